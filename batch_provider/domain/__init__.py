@@ -1,0 +1,1 @@
+"""Values and rules of a batch job: standard library only, no I/O."""

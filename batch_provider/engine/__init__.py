@@ -1,0 +1,1 @@
+"""What happens to a job: load, process, aggregate, complete. Over ports; Arrow and DuckDB compute; no Airflow."""

@@ -1,0 +1,167 @@
+"""The account of an instance: one final outcome for every record, checked against every step's rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+
+from batch_provider.domain.errors import DataLossError
+from batch_provider.domain.instance import Close, Manifest
+from batch_provider.domain.layout import ShardRef, Span, tiles
+from batch_provider.domain.names import INPUT_PHASE
+from batch_provider.domain.outcome import FAILED_BEFORE, CloseOutcome, Outcome
+from batch_provider.engine.block import OUTCOME_BITS, has_failed
+from batch_provider.engine.ports import GenerationStore
+
+Closes = Mapping[tuple[str, str], Close]
+"""(step, shard id) → the close that counts."""
+
+
+@dataclass
+class Account:
+    """Counts over every record of an instance.
+
+    Attributes:
+        successful, failed, not_run: records by final outcome.
+        outcomes: step → number of records by :class:`Outcome`.
+        errors: (step, exception type) → failed rows; ``samples``: the message of one of them.
+    """
+
+    successful: int = 0
+    failed: int = 0
+    not_run: int = 0
+    outcomes: dict[str, np.ndarray] = field(default_factory=dict)
+    errors: Counter[tuple[str, str]] = field(default_factory=Counter)
+    samples: dict[tuple[str, str], str] = field(default_factory=dict)
+
+    def take(self, final: np.ndarray) -> None:
+        """Add the final outcomes of one shard."""
+        counts = np.bincount(final, minlength=4)
+        self.successful += int(counts[Outcome.SUCCEEDED])
+        self.failed += int(counts[Outcome.FAILED])
+        self.not_run += int(counts[Outcome.NOT_RUN])
+
+    def take_errors(self, step: str, rows: pa.Table) -> None:
+        """Add the error rows of one step."""
+        if "_error" not in rows.column_names:
+            return
+        for error in rows["_error"].drop_null().to_pylist():
+            key = (step, error["type"])
+            self.errors[key] += 1
+            self.samples.setdefault(key, error["message"])
+
+
+@dataclass
+class _StepRows:
+    """Status, ``_out`` and ``_in`` of one step over one shard; zeros where there is no row."""
+
+    status: np.ndarray
+    out: np.ndarray
+    consumed: np.ndarray
+
+
+def reconcile(store: GenerationStore, closes: Closes) -> Account:
+    """Count every record's final outcome, and check that nothing was lost or counted twice.
+
+    Raises:
+        DataLossError: a finished step does not tile its shard, a row was made from another upstream row than the
+            one that counts, or the outcomes do not add up to the records loaded.
+    """
+    manifest = store.manifest
+    account = Account(outcomes={str(step["name"]): np.zeros(4, np.int64) for step in manifest.steps})
+    _check_shards(manifest)
+    for shard in manifest.shards:
+        account.take(_account_shard(store, shard, closes, account))
+    total = account.successful + account.failed + account.not_run
+    if total != manifest.total:
+        raise DataLossError(manifest.instance.id, f"{manifest.total} records were loaded, {total} are accounted for")
+    return account
+
+
+def _check_shards(manifest: Manifest) -> None:
+    if not manifest.total:
+        return
+    whole = Span(0, manifest.total - 1)
+    for what, spans in (
+        ("shards", [shard.span for shard in manifest.shards]),
+        ("input files", [file.span for file in manifest.files]),
+    ):
+        if not tiles(whole, spans):
+            raise DataLossError(manifest.instance.id, f"its {what} do not cover {manifest.total} records")
+
+
+def _account_shard(store: GenerationStore, shard: ShardRef, closes: Closes, account: Account) -> np.ndarray:
+    """The final outcome of each record of a shard."""
+    instance = store.manifest.instance.id
+    before = _rows_of(store, INPUT_PHASE, shard, None)
+    failed = has_failed(before.status)
+    missing = np.zeros(len(shard.span), dtype=bool)
+    _take_errors(store, INPUT_PHASE, shard, None, account)
+    for entry in store.manifest.steps:
+        step = str(entry["name"])
+        close = closes[step, shard.id]
+        rows = _rows_of(store, step, shard, close)
+        _check_step(instance, step, shard, close, before, rows, failed)
+        outcome = rows.status & OUTCOME_BITS
+        account.outcomes[step] += np.bincount(outcome, minlength=4)
+        _take_errors(store, step, shard, close, account)
+        failed = failed | (outcome == Outcome.FAILED)
+        missing = missing | (outcome == Outcome.NOT_RUN)
+        before = rows
+    final = np.full(len(shard.span), Outcome.SUCCEEDED, dtype=np.uint8)
+    final[missing] = Outcome.NOT_RUN
+    final[failed] = Outcome.FAILED
+    return final
+
+
+def _rows_of(store: GenerationStore, step: str, shard: ShardRef, close: Close | None) -> _StepRows:
+    count, first = len(shard.span), shard.span.first
+    default = Outcome.SUCCEEDED if close is None else Outcome.NOT_RUN  # the input says nothing of good records
+    rows = _StepRows(np.full(count, default, np.uint8), np.zeros(count, np.int32), np.zeros(count, np.int32))
+    for span in store.spans(step, shard.id, close):
+        table = store.rows(step, shard.id, close, span, ["_status", "_out", "_in"])
+        at = slice(span.first - first, span.last - first + 1)
+        if not np.array_equal(table["_id"].to_numpy(), np.arange(span.first, span.last + 1)):
+            raise DataLossError(store.manifest.instance.id, f"a file of step {step!r} does not hold its ids")
+        for name, target in (("_status", rows.status), ("_out", rows.out), ("_in", rows.consumed)):
+            if name in table.column_names:
+                target[at] = table[name].to_numpy()
+    return rows
+
+
+def _check_step(
+    instance: str,
+    step: str,
+    shard: ShardRef,
+    close: Close,
+    before: _StepRows,
+    rows: _StepRows,
+    failed: np.ndarray,
+) -> None:
+    first = shard.span.first
+    if close.outcome is CloseOutcome.DONE and not tiles(shard.span, [file.span for file in close.files]):
+        raise DataLossError(instance, f"step {step!r} of shard {shard.id} says it is done, but records are missing")
+    ran = (rows.status & OUTCOME_BITS) != Outcome.NOT_RUN
+    orphaned = ran & ((before.status & OUTCOME_BITS) == Outcome.NOT_RUN)
+    stale = ran & (rows.consumed != before.out)
+    unlike = ran & (((rows.status & FAILED_BEFORE) != 0) != failed)
+    for wrong, what in (
+        (orphaned, "has rows that the step before never ran"),
+        (stale, "was made from an earlier output of the step before"),
+        (unlike, "does not agree with the step before on which records have failed"),
+    ):
+        if wrong.any():
+            raise DataLossError(
+                instance,
+                f"step {step!r} of shard {shard.id} {what}",
+                (np.flatnonzero(wrong) + first).tolist(),
+            )
+
+
+def _take_errors(store: GenerationStore, step: str, shard: ShardRef, close: Close | None, account: Account) -> None:
+    for span in store.spans(step, shard.id, close, failed=True):
+        account.take_errors(step, store.rows(step, shard.id, close, span, ["_error"]))

@@ -1,0 +1,115 @@
+"""Sized aggregators: groups of N records across the blocks of a shard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from batch_provider.domain.layout import Span
+from batch_provider.domain.outcome import Outcome
+from batch_provider.domain.spec import AggregatorSpec, JobSpec, StepSpec
+from batch_provider.engine.accept import Acceptance, variables_text
+from batch_provider.engine.block import Block, BlockResult
+from batch_provider.engine.invoke import PER_GROUP, UserFunction
+from batch_provider.engine.patches import Patch, PatchWriter
+from batch_provider.engine.ports import GenerationReader
+
+
+class AggregatorStep:
+    """Runs a sized aggregator over blocks whose ends are the ends of groups.
+
+    Args:
+        job, step: what the author declared; ``step.aggregator`` has a size.
+        constant: keywords that the function may name: ``instance`` and Airflow's context.
+    """
+
+    def __init__(self, job: JobSpec, step: StepSpec, spec: AggregatorSpec, constant: dict[str, Any]) -> None:
+        self.step = step
+        self._size = spec.size or 1
+        self._isolate = spec.on_error == "isolate"
+        self._initial = variables_text(job)
+        self._accept = Acceptance(step, self._initial, constant)
+        self._instance = constant.get("instance")
+        self.function = UserFunction(step.name, step.function, PER_GROUP, constant)
+        self._patches = PatchWriter(step)
+
+    def block(self, upstream: GenerationReader, span: Span) -> Block:
+        """Read what the step needs of a block."""
+        reads = self.step.reads
+        return Block(upstream, span, None if reads is None else (*reads, *self._accept.columns))
+
+    def group_end(self, block: Block, candidates: np.ndarray, wanted: int) -> tuple[int, int]:
+        """(position after the last whole group, accepted records in those groups), for at most ``wanted`` groups.
+
+        A block must not end inside a group: a group is committed whole or called again.
+        """
+        accepted, _ = self._accept.of(block, candidates)
+        groups = min(len(accepted) // self._size, wanted)
+        if groups == 0:
+            return 0, 0
+        return int(accepted[groups * self._size - 1]) + 1, groups * self._size
+
+    @property
+    def size(self) -> int:
+        """Records in a group."""
+        return self._size
+
+    def run(self, block: Block, candidates: np.ndarray) -> BlockResult:
+        """Aggregate the accepted records of a block in groups."""
+        result = BlockResult(outcome=np.zeros(len(block), dtype=np.uint8))
+        result.outcome[candidates] = Outcome.SKIPPED
+        accepted, result.errors = self._accept.of(block, candidates)
+        patches: dict[int, Patch] = {}
+        seconds: list[float] = []
+        for start in range(0, len(accepted), self._size):
+            group = accepted[start : start + self._size]
+            began = perf_counter()
+            self._call(block, group, result, patches)
+            seconds += [(perf_counter() - began) / len(group)] * len(group)
+        result.call_seconds = np.array(seconds)
+        good = np.array([p for p in accepted.tolist() if p not in result.errors], dtype=np.int64)
+        result.columns, bad = self._patches.columns(block, [patches.get(p, {}) for p in good.tolist()], good)
+        result.errors.update(bad)
+        succeeded = [p for p in good.tolist() if p not in bad]
+        result.outcome[succeeded] = Outcome.SUCCEEDED
+        result.outcome[list(result.errors)] = Outcome.FAILED
+        return result
+
+    def _call(self, block: Block, group: np.ndarray, result: BlockResult, patches: dict[int, Patch]) -> None:
+        """One call for a group; one that raises fails its group, or is halved until the bad records stand alone."""
+        try:
+            returned = self.function.once(block.records(group), **self._keywords(block, group))
+            found = self._check(returned, group, result)
+        except Exception as error:  # noqa: BLE001  # this is where user code ends
+            noted = self.function.note(error)
+            if self._isolate and len(group) > 1:
+                half = len(group) // 2
+                self._call(block, group[:half], result, patches)
+                self._call(block, group[half:], result, patches)
+            else:
+                result.errors.update(dict.fromkeys(group.tolist(), noted))
+            return
+        patches.update(found)
+
+    def _keywords(self, block: Block, group: np.ndarray) -> dict[str, Any]:
+        wants = self.function.wants
+        ids = [block.span.first + position for position in group.tolist()]
+        instance = getattr(self._instance, "id", "local")
+        return {
+            "failures": block.failures(group) if "failures" in wants else None,
+            "record_ids": ids,
+            "idempotency_key": f"{instance}/{self.step.name}/{ids[0]}-{ids[-1]}",
+        }
+
+    def _check(self, returned: Any, group: np.ndarray, result: BlockResult) -> dict[int, Patch]:
+        if returned is None:
+            return {}
+        if isinstance(returned, (str, bytes)) or not isinstance(returned, Sequence) or len(returned) != len(group):
+            what = f"{len(returned)} patches" if isinstance(returned, Sequence) else type(returned).__name__
+            raise TypeError(f"the aggregator returned {what} for {len(group)} records; return one for each, or None")
+        patches, errors = self._patches.check(returned, group)
+        result.errors.update(errors)
+        return dict(zip(group.tolist(), patches, strict=True))

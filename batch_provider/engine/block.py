@@ -1,0 +1,148 @@
+"""A block: consecutive records as they come from upstream, and what a step made of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from batch_provider.domain.layout import Span
+from batch_provider.domain.names import SIDE_COLUMNS
+from batch_provider.domain.outcome import FAILED_BEFORE, Outcome
+from batch_provider.engine.invoke import RecordError
+from batch_provider.engine.ports import GenerationReader
+from batch_provider.engine.rows import one_chunk, to_python
+
+OUTCOME_BITS = FAILED_BEFORE - 1
+
+SLICE_ROWS = 16_384
+"""Rows that are Python objects at a time: bounds a task's memory whatever the size of a block."""
+
+
+def has_failed(status: np.ndarray) -> np.ndarray:
+    """Whether each record failed in that step or before it."""
+    failed: np.ndarray = ((status & OUTCOME_BITS) == Outcome.FAILED) | ((status & FAILED_BEFORE) != 0)
+    return failed
+
+
+class Block:
+    """Records ``span`` of a shard, before the step. Status is read at once, payload when it is asked for.
+
+    Args:
+        upstream: where they are read.
+        span: their ids.
+        columns: the payload columns that functions and expressions see; None: all.
+    """
+
+    def __init__(self, upstream: GenerationReader, span: Span, columns: Sequence[str] | None = None) -> None:
+        self.span = span
+        self._upstream = upstream
+        self._columns = columns
+        self.owners = upstream.owners(span)
+        self.table = upstream.read(span, [])
+        self.failed_before = has_failed(self.table["_status"].to_numpy())
+        self.bytes_read = self.table.nbytes
+
+    def __len__(self) -> int:
+        """How many records."""
+        return len(self.span)
+
+    @property
+    def payload_columns(self) -> list[str]:
+        """Every payload column there is."""
+        return [name for name in self.owners if name not in SIDE_COLUMNS]
+
+    def column(self, name: str) -> pa.Array | None:
+        """One column over the whole block; None if there is none of that name."""
+        if name in self.table.column_names:
+            return one_chunk(self.table[name])
+        if name not in self.owners:
+            return None
+        return one_chunk(self._upstream.read(self.span, [name])[name])
+
+    def slices(self, positions: np.ndarray) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        """The payload at ``positions``, in runs of at most ``SLICE_ROWS`` records of the block."""
+        for start in range(0, len(self), SLICE_ROWS):
+            stop = min(start + SLICE_ROWS, len(self))
+            low, high = np.searchsorted(positions, (start, stop))
+            if low == high:
+                continue
+            first = self.span.first
+            rows = self._upstream.read(Span(first + start, first + stop - 1), self._columns)
+            payload = rows.select([name for name in rows.column_names if name not in _OWN])
+            self.bytes_read += payload.nbytes
+            inside = positions[low:high]
+            if len(inside) < stop - start:
+                payload = payload.take(pa.array(inside - start))
+            yield inside, payload
+
+    def record_slices(self, positions: np.ndarray) -> Iterator[Iterator[dict[str, Any]]]:
+        """The payloads at ``positions`` as fresh dicts, made one at a time."""
+        for inside, payload in self.slices(positions):
+            names = payload.column_names
+            if not names:
+                yield ({} for _ in range(len(inside)))
+                continue
+            rows = zip(*map(to_python, payload.columns), strict=True)
+            plain = (dict(zip(names, row, strict=True)) for row in rows)
+            yield self._with_kept(inside, plain) if self.kept else plain
+
+    def records(self, positions: np.ndarray) -> list[dict[str, Any]]:
+        """The payloads at ``positions`` as fresh dicts."""
+        return list(chain.from_iterable(self.record_slices(positions)))
+
+    def _with_kept(self, inside: np.ndarray, plain: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for position, record in zip(inside.tolist(), plain, strict=True):
+            yield record | self.kept.get(position, {})
+
+    @cached_property
+    def kept(self) -> dict[int, dict[str, Any]]:
+        """Position → values that could not stay in their column (see ``SIDE_COLUMNS``)."""
+        own = self.column("_kept") if "_kept" in self.owners else None
+        if own is None or own.null_count == len(own):
+            return {}
+        return {at: json.loads(text) for at, text in enumerate(to_python(own)) if text}
+
+    def variables(self, positions: np.ndarray, initial: str) -> list[str]:
+        """The variables of the records at ``positions``, as JSON."""
+        own = self.column("_vars") if "_vars" in self.owners else None
+        if own is None:
+            return [initial] * len(positions)
+        texts = to_python(own)
+        return [texts[position] or initial for position in positions.tolist()]
+
+    def failures(self, positions: np.ndarray) -> list[list[dict[str, Any]]]:
+        """What each record at ``positions`` failed of in earlier steps, in order of steps."""
+        by_id: dict[int, list[dict[str, Any]]] = {}
+        for failure in self._upstream.failures(self.span):
+            by_id.setdefault(failure.pop("_id"), []).append(failure)
+        first = self.span.first
+        return [by_id.get(first + position, []) for position in positions.tolist()]
+
+
+_OWN = frozenset({"_id", "_status", "_out", *SIDE_COLUMNS})
+
+
+@dataclass
+class BlockResult:
+    """What a step made of a block.
+
+    Attributes:
+        outcome: Outcome of each record.
+        errors: position → why it failed here.
+        columns: payload columns that are new or changed, and side columns: a value for every record.
+        dropped: payload columns that no record has any more.
+        call_seconds: how long each call of the author's function took.
+    """
+
+    outcome: np.ndarray
+    errors: dict[int, RecordError] = field(default_factory=dict)
+    columns: dict[str, pa.Array] = field(default_factory=dict)
+    dropped: frozenset[str] = frozenset()
+    call_seconds: np.ndarray = field(default_factory=lambda: np.empty(0))

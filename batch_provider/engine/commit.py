@@ -1,0 +1,175 @@
+"""From what a step made of a block to the rows of its checkpoint."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+
+from batch_provider.domain.outcome import FAILED_BEFORE, Outcome
+from batch_provider.domain.tally import Tally
+from batch_provider.engine.block import OUTCOME_BITS, Block, BlockResult
+from batch_provider.engine.ports import ShardWork
+from batch_provider.engine.rows import ERROR_TYPE, one_chunk, scatter, unify
+
+
+class Previous:
+    """The rows a step wrote for a block before this redrive, and which of them are to be done again."""
+
+    def __init__(self, rows: pa.Table, owners: Mapping[str, str]) -> None:
+        self.rows, self.owners = rows, owners
+
+    def stale(self, block: Block, since: int) -> np.ndarray:
+        """Positions to process again: failed before this redrive, never run, or changed upstream."""
+        outcome = self.rows["_status"].to_numpy() & OUTCOME_BITS
+        out = self.rows["_out"].to_numpy()
+        changed = self.rows["_in"].to_numpy() != block.table["_out"].to_numpy()
+        retry = ((outcome == Outcome.FAILED) & (out < since)) | (outcome == Outcome.NOT_RUN)
+        return np.flatnonzero(retry | changed)
+
+
+def commit_block(
+    work: ShardWork,
+    block: Block,
+    result: BlockResult,
+    worked: np.ndarray,
+    previous: Previous | None,
+    now: datetime,
+    seconds: float,
+) -> Tally:
+    """Write the checkpoint of a block and return its tally.
+
+    Args:
+        work: the claim to write under.
+        block: what came.
+        result: what the step made of it.
+        worked: positions the step looked at; the others keep what ``previous`` has.
+        previous: the rows of a redriven block.
+        now: time of the failures.
+        seconds: how long the step took.
+    """
+    rows = _Rows(work, block, result, worked, previous, now)
+    table, owners = rows.table()
+    tally = rows.tally(seconds)
+    work.checkpoint(table, block.span, owners, tally)
+    return tally
+
+
+class _Rows:
+    """The columns of one checkpoint, new rows laid over previous ones."""
+
+    def __init__(
+        self,
+        work: ShardWork,
+        block: Block,
+        result: BlockResult,
+        worked: np.ndarray,
+        previous: Previous | None,
+        now: datetime,
+    ) -> None:
+        self.claim, self.block, self.result = work.claim, block, result
+        self.worked, self.previous, self.now = worked, previous, now
+        self.outcome, self.out = self._outcomes()
+        before = np.where(block.failed_before, FAILED_BEFORE, 0)
+        self.status = (self.outcome | before).astype(np.uint8)
+        self.errors = self._errors()
+
+    def _outcomes(self) -> tuple[np.ndarray, np.ndarray]:
+        if self.previous is None:
+            out = np.full(len(self.block), self.claim.id.epoch, dtype=np.int32)
+            return self.result.outcome, out
+        outcome = (self.previous.rows["_status"].to_numpy() & OUTCOME_BITS).copy()
+        out = self.previous.rows["_out"].to_numpy().copy()
+        outcome[self.worked] = self.result.outcome[self.worked]
+        out[self.worked] = self.claim.id.epoch
+        return outcome, out
+
+    def _errors(self) -> pa.Array:
+        own = [
+            {"type": error.type, "message": error.message, "c": str(self.claim.id), "at": self.now}
+            for error in self.result.errors.values()
+        ]
+        at = np.array(list(self.result.errors), dtype=np.int64)
+        base = pa.nulls(len(self.block), ERROR_TYPE)
+        if self.previous is not None and "_error" in self.previous.rows.column_names:
+            cleared = pa.nulls(len(self.worked), ERROR_TYPE)
+            base = scatter(cleared, self.worked, one_chunk(self.previous.rows["_error"]))
+        return scatter(pa.array(own, ERROR_TYPE), at, base) if own else base
+
+    def table(self) -> tuple[pa.Table, dict[str, str]]:
+        """The rows, and for every payload column the step that owns it from now on."""
+        first, last = self.block.span.first, self.block.span.last
+        columns: dict[str, pa.Array] = {
+            "_id": pa.array(np.arange(first, last + 1, dtype=np.int64)),
+            "_status": pa.array(self.status),
+            "_out": pa.array(self.out),
+            "_in": self.block.table["_out"],
+        }
+        if self.errors.null_count < len(self.errors):
+            columns["_error"] = self.errors
+        owners: dict[str, str] = {}
+        for name in self._names():
+            own = self._own_column(name)
+            if own is not None:
+                columns[name], owners[name] = own, self.claim.step
+            elif (owner := self.block.owners.get(name)) is not None:
+                owners[name] = owner
+        return pa.table(columns), owners
+
+    def _names(self) -> list[str]:
+        """Every column that exists after the step."""
+        names = [*self.block.owners, *self.result.columns]
+        if self.previous is not None:
+            names += [n for n, owner in self.previous.owners.items() if owner == self.claim.step]
+        dropped = self.result.dropped if len(self.worked) == len(self.block) else frozenset()
+        return [name for name in dict.fromkeys(names) if name not in dropped]
+
+    def _own_column(self, name: str) -> pa.Array | None:
+        """The column as this step must write it, or None if it stays with its owner."""
+        new = self.result.columns.get(name)
+        old = self._previous_column(name)
+        if old is None:
+            if new is None and self.block.owners.get(name, "") is None:  # its owner changes within the block
+                return self.block.column(name)
+            return new
+        if len(self.worked) == 0:
+            return old
+        if new is None:
+            base = self.block.column(name)
+            new = base if base is not None else pa.nulls(len(self.block), old.type)
+        target = unify(old.type, new.type) or pa.string()
+        return scatter(new.cast(target).take(pa.array(self.worked)), self.worked, old.cast(target))
+
+    def _previous_column(self, name: str) -> pa.Array | None:
+        if self.previous is None:
+            return None
+        if name in self.previous.rows.column_names:
+            return one_chunk(self.previous.rows[name])
+        if name in self.result.columns:  # changed for the first time: the kept rows have upstream's value
+            base = self.block.column(name)
+            return base if base is not None else pa.nulls(len(self.block), self.result.columns[name].type)
+        return None
+
+    def tally(self, seconds: float) -> Tally:
+        """Outcomes of all rows; calls and seconds of this attempt alone."""
+        counts = np.bincount(self.outcome, minlength=4)
+        failed = self.outcome == Outcome.FAILED
+        newly = failed & ~self.block.failed_before & (self.out >= self.claim.since)
+        calls = self.result.call_seconds
+        kinds = self.errors.field("type").filter(self.errors.is_valid()).to_pylist()
+        return Tally(
+            succeeded=int(counts[Outcome.SUCCEEDED]),
+            failed=int(counts[Outcome.FAILED]),
+            skipped=int(counts[Outcome.SKIPPED]),
+            newly_failed=int(newly.sum()),
+            processed=len(calls),
+            blocks=1,
+            errors=dict(Counter(kinds)),
+            seconds=seconds,
+            call_seconds=float(calls.sum()),
+            call_squares=float((calls * calls).sum()),
+            slowest_call=float(calls.max(initial=0.0)),
+        )

@@ -1,0 +1,69 @@
+"""Dead letters: every failed record as it came to the step where it failed, with its error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from batch_provider.domain.instance import Close
+from batch_provider.domain.layout import ClaimId, ShardRef
+from batch_provider.domain.names import INPUT_PHASE
+from batch_provider.domain.outcome import FAILED_BEFORE, Outcome
+from batch_provider.engine.account import Closes
+from batch_provider.engine.block import OUTCOME_BITS
+from batch_provider.engine.ports import GenerationStore
+from batch_provider.engine.rows import concat_by_name
+
+PART_ROWS = 50_000
+
+
+def write_dead_letters(store: GenerationStore, closes: Closes, claim: ClaimId) -> tuple[str, ...]:
+    """Write the failed records of every (step, shard) that has some.
+
+    A record stands in one place: the first phase or step it failed in. The files are made from the checkpoints,
+    so they hold exactly the records that the result counts as failed, whatever crashed on the way.
+    """
+    written: list[str] = []
+    steps = [INPUT_PHASE, *(str(step["name"]) for step in store.manifest.steps)]
+    for step in steps:
+        for shard in store.manifest.shards:
+            close = None if step == INPUT_PHASE else closes[step, shard.id]
+            for number, table in enumerate(_parts(_failed_rows(store, step, shard, close))):
+                written.append(store.put_dead_letters(f"{step}-{shard.id}-{number:04d}", claim, table))
+    return tuple(written)
+
+
+def _parts(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
+    pending: list[pa.Table] = []
+    for table in tables:
+        pending.append(table)
+        if sum(part.num_rows for part in pending) >= PART_ROWS:
+            yield concat_by_name(pending)
+            pending = []
+    if pending:
+        yield concat_by_name(pending)
+
+
+def _failed_rows(store: GenerationStore, step: str, shard: ShardRef, close: Close | None) -> Iterator[pa.Table]:
+    reader = store.upstream_reader(close, shard.id)
+    for span in store.spans(step, shard.id, close, failed=True):
+        rows = store.rows(step, shard.id, close, span, ["_status", "_error", "_line", "_raw"])
+        status = rows["_status"].to_numpy()
+        here = ((status & OUTCOME_BITS) == Outcome.FAILED) & ((status & FAILED_BEFORE) == 0)
+        at = pa.array(np.flatnonzero(here))
+        if len(at) == 0:
+            continue
+        failed, came = rows.take(at), reader.read(span).take(at)
+        error = failed["_error"].combine_chunks()
+        columns = {name: came[name] for name in came.column_names if name not in ("_status", "_out")}
+        columns |= {
+            "_step": pa.array([step] * len(at)),
+            "_error_type": error.field("type"),
+            "_error_message": error.field("message"),
+            "_attempt": error.field("c"),
+            "_failed_at": error.field("at"),
+        }
+        columns |= {name: failed[name] for name in ("_line", "_raw") if name in failed.column_names}
+        yield pa.table(columns)

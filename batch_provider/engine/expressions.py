@@ -1,0 +1,244 @@
+"""Scalar SQL expressions over a record's columns, evaluated a block at a time in the sandbox."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from batch_provider.domain.errors import InvalidExpressionError
+from batch_provider.engine.expression_check import (
+    FAILURES,
+    VARIABLES,
+    check_expression,
+    fold,
+    referenced_variables,
+    resolve_columns,
+    uses_failures,
+)
+from batch_provider.engine.sandbox import DEFAULT_TIMEOUT, Sandbox
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection, Statement
+
+__all__ = [
+    "EXACT_ERRORS",
+    "Acceptance",
+    "Evaluation",
+    "ExpressionEvaluator",
+    "check_expression",
+    "referenced_variables",
+    "resolve_columns",
+    "uses_failures",
+]
+
+EXACT_ERRORS = 1_000
+"""So many different failing rows of a block are evaluated alone, for a message of their own."""
+
+Variables = Sequence[Mapping[str, Any] | None]
+Failures = Sequence[Sequence[Mapping[str, Any]]]
+Errors = dict[int, tuple[str, str]]
+
+_FAILURE = pa.struct([("step", pa.string()), ("type", pa.string()), ("message", pa.string())])
+_BLOCK, _FAILED = "__batch_block", "__batch_failed"  # relations: no column is written like this
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The values of one expression over one block.
+
+    Attributes:
+        values: one per row, in order; null where the row failed.
+        errors: by row index, the type and message of what its evaluation raised.
+    """
+
+    values: pa.ChunkedArray
+    errors: Errors
+
+
+@dataclass(frozen=True)
+class Acceptance:
+    """Which rows of a block a boolean expression accepts.
+
+    Attributes:
+        mask: one bool per row; False for NULL and where the row failed.
+        errors: as in :class:`Evaluation`.
+    """
+
+    mask: np.ndarray[Any, np.dtype[np.bool_]]
+    errors: Errors
+
+
+class ExpressionEvaluator:
+    """Evaluates expressions over blocks, in one sandbox that is opened at first use.
+
+    Not for several threads at once. Makes a new sandbox after a fork.
+    """
+
+    def __init__(self, *, timeout: float = DEFAULT_TIMEOUT, memory_limit: str = "1GB") -> None:
+        self._sandbox = Sandbox(timeout=timeout, memory_limit=memory_limit)
+
+    def evaluate(
+        self,
+        expression: str,
+        block: pa.Table,
+        *,
+        variables: Variables | None = None,
+        failures: Failures | None = None,
+    ) -> Evaluation:
+        """Evaluate ``expression`` for every row of ``block``.
+
+        A row whose evaluation raises is an error of that row only. Both sides of AND and OR are evaluated for
+        every row: only CASE, COALESCE, TRY and TRY_CAST guard. Times are in UTC. What is no fault of a record
+        leaves as it is: an interruption, and memory that does not suffice.
+
+        Args:
+            expression: as for :func:`check_expression`.
+            block: every payload column; only those that are referred to are read.
+            variables: per row; a name that a row does not have is NULL, one of mixed types is VARCHAR.
+            failures: per row, each with ``step``, ``type`` and ``message``.
+
+        Raises:
+            InvalidExpressionError: it cannot be evaluated over these columns, or not within the timeout.
+        """
+        table = _relation(expression, block, variables, failures)
+        try:
+            return self._sandbox.run(lambda conn: _evaluate(conn, expression, table))
+        except TimeoutError as error:
+            raise InvalidExpressionError(expression, f"{table.num_rows:,} records took it {error}") from None
+
+    def accepts(
+        self,
+        expression: str,
+        block: pa.Table,
+        *,
+        variables: Variables | None = None,
+        failures: Failures | None = None,
+    ) -> Acceptance:
+        """Say which rows ``expression`` accepts; the arguments are those of :meth:`evaluate`.
+
+        Raises:
+            InvalidExpressionError: as for :meth:`evaluate`, or its values are not boolean.
+        """
+        found = self.evaluate(expression, block, variables=variables, failures=failures)
+        kind = found.values.type
+        if not (pa.types.is_boolean(kind) or pa.types.is_null(kind)):
+            raise InvalidExpressionError(expression, f"its values are of type {kind}, not true or false")
+        mask = pc.fill_null(found.values.cast(pa.bool_()), False)
+        return Acceptance(np.asarray(mask.to_numpy(), dtype=np.bool_), found.errors)
+
+    def close(self) -> None:
+        """Release the sandbox; a later use opens another."""
+        self._sandbox.close()
+
+
+def _relation(expression: str, block: pa.Table, variables: Variables | None, failures: Failures | None) -> pa.Table:
+    """What the expression reads of ``block``, under the names it uses; last, the number of each row."""
+    rows, columns = block.num_rows, {}
+    for written, column in resolve_columns(expression, block.schema.names).items():
+        columns[fold(written)] = (written, block.column(column))
+    if names := sorted(referenced_variables(expression)):
+        if len({fold(name) for name in names}) < len(names):
+            raise InvalidExpressionError(expression, f"variables {names} differ by the case of letters only")
+        given = [one or {} for one in variables] if variables is not None else [{}] * rows
+        arrays = [_typed([one.get(name) for one in given]) for name in names]
+        columns[VARIABLES] = (VARIABLES, pa.StructArray.from_arrays(arrays, names))
+    if uses_failures(expression):
+        listed = pa.array(failures if failures is not None else [[]] * rows, pa.list_(_FAILURE))
+        columns[FAILURES] = (FAILURES, listed)
+    row = "__batch_row"
+    while row in columns:
+        row += "_"
+    columns[row] = (row, pa.array(np.arange(rows, dtype=np.int64)))
+    return pa.table([array for _, array in columns.values()], [name for name, _ in columns.values()])
+
+
+def _typed(values: list[Any]) -> pa.Array:
+    """The values in the type they share, else as text."""
+    try:
+        return pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        texts = [v if v is None or isinstance(v, str) else json.dumps(v, default=str) for v in values]
+        return pa.array(texts, pa.string())
+
+
+def _evaluate(conn: DuckDBPyConnection, expression: str, table: pa.Table) -> Evaluation:
+    """Evaluate a checked expression for every row.
+
+    One statement when no row fails. Otherwise a second one, under ``TRY``, finds the rows that fail and the
+    values of all others, and then each failing row is evaluated alone for its message.
+
+    Raises:
+        InvalidExpressionError: it cannot be evaluated over these columns, whatever the rows hold.
+    """
+    import duckdb
+
+    try:
+        try:
+            return Evaluation(_select(conn, f"({expression})", table), {})
+        except (duckdb.DataError, duckdb.InvalidInputException, duckdb.OutOfMemoryException):
+            guarded = _select(conn, f"TRY({{'value': ({expression})}})", table)
+    except (duckdb.DataError, duckdb.ProgrammingError, duckdb.NotSupportedError) as error:
+        reason = _described(error)[1].partition("\n")[0].rstrip(".!")
+        raise InvalidExpressionError(expression, reason) from None
+    failed = np.flatnonzero(pc.is_null(guarded).to_numpy())
+    errors = _errors(conn, expression, table.take(failed)) if failed.size else {}
+    return Evaluation(pc.struct_field(guarded, "value"), errors)
+
+
+def _select(conn: DuckDBPyConnection, expression: str, table: pa.Table) -> pa.ChunkedArray:
+    conn.register(_BLOCK, table)
+    try:
+        return conn.sql(f'SELECT {expression} AS "value" FROM {_BLOCK}').to_arrow_table().column(0)
+    finally:
+        with suppress(Exception):  # the error of the statement is the one to see
+            conn.unregister(_BLOCK)
+
+
+def _errors(conn: DuckDBPyConnection, expression: str, failed: pa.Table) -> Errors:
+    """What each failing row raises: equal rows are evaluated once, those after EXACT_ERRORS together."""
+    import duckdb
+
+    number = failed.column_names[-1]
+    conn.register(_BLOCK, failed)
+    conn.execute(f"CREATE OR REPLACE TEMP TABLE {_FAILED} AS SELECT * FROM {_BLOCK}")
+    conn.unregister(_BLOCK)
+    one, others = (
+        conn.extract_statements(f"SELECT ({expression}) FROM {_FAILED} WHERE {number} {condition} ?")[0]
+        for condition in ("=", ">=")
+    )
+
+    def raised(statement: Statement, row: int) -> tuple[str, str]:
+        try:
+            conn.execute(statement, [row]).fetchall()
+        except (duckdb.DataError, duckdb.InvalidInputException, duckdb.OutOfMemoryException) as error:
+            return _described(error)
+        return "ExpressionError", "the expression cannot be evaluated for this record"
+
+    alike: dict[str, list[int]] = {}
+    for record in failed.to_pylist():
+        row = record.pop(number)
+        alike.setdefault(repr(record), []).append(row)
+    groups = list(alike.values())
+    found: Errors = {}
+    for group in groups[:EXACT_ERRORS]:
+        found.update(dict.fromkeys(group, raised(one, group[0])))
+    if rest := [row for group in groups[EXACT_ERRORS:] for row in group]:
+        kind, message = raised(others, min(rest))
+        note = f"{message} (the first of {len(rest):,} failed records that were not looked at one by one)"
+        found.update(dict.fromkeys(rest, (kind, note)))
+    conn.execute(f"DROP TABLE {_FAILED}")
+    return dict(sorted(found.items()))
+
+
+def _described(error: Exception) -> tuple[str, str]:
+    """The type and the message, without DuckDB's prefix and its picture of the statement."""
+    message = re.sub(r"^[A-Z][\w ]* Error: ", "", str(error).partition("\n\nLINE ")[0])
+    return type(error).__name__, message

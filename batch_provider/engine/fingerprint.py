@@ -1,0 +1,39 @@
+"""Whether a step's code has changed since its records were processed."""
+
+from __future__ import annotations
+
+import hashlib
+from types import CodeType
+from typing import Any
+
+from batch_provider.domain.spec import StepSpec
+
+
+def fingerprint(step: StepSpec) -> str:
+    """A digest of the function's own code and the step's declared options.
+
+    Functions that it calls are not seen: a change in a helper does not change the fingerprint (documented).
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    function: Any = step.function
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    code = getattr(function, "__code__", None)
+    digest.update(_code_text(code).encode() if code else repr(type(function)).encode())
+    options = (
+        step.name,
+        str(step.accept_policy),
+        step.accept_expression if isinstance(step.accept_expression, str) else "",
+        step.reads,
+        step.drop,
+        step.output,
+        repr(step.aggregator),
+    )
+    digest.update(repr(options).encode())
+    return digest.hexdigest()
+
+
+def _code_text(code: CodeType) -> str:
+    """Instructions, names and constants; neither line numbers nor addresses."""
+    constants = [_code_text(value) if isinstance(value, CodeType) else repr(value) for value in code.co_consts]
+    return f"{code.co_code.hex()}|{code.co_names}|{code.co_varnames}|{constants}"

@@ -1,0 +1,220 @@
+"""What the engine needs from outside: sources, the store, a clock. Each has an in-memory twin that ships."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Protocol, runtime_checkable
+
+import pyarrow as pa
+
+from batch_provider.domain.instance import AttemptInfo, Claim, Close, Manifest
+from batch_provider.domain.layout import ClaimId, FileRef, ShardRef, Span
+from batch_provider.domain.outcome import CloseOutcome
+from batch_provider.domain.result import BatchJobResult
+from batch_provider.domain.tally import Tally
+
+
+class Clock(Protocol):
+    """Time, so that tests can turn it."""
+
+    def now(self) -> datetime:
+        """The current instant, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never jumps back."""
+        ...
+
+
+@dataclass(frozen=True)
+class MalformedRecord:
+    """A piece of the input that is no record: it becomes a failed record of the phase ``input``.
+
+    Attributes:
+        line: where it stands, 1-based (a line, or the position in an array); None when not known.
+        raw: its text, as far as it could be read.
+        error_type, message: what is wrong with it.
+    """
+
+    line: int | None
+    raw: str
+    error_type: str
+    message: str
+
+
+class SourceAccess(Protocol):
+    """How a source reaches what lies outside: file systems and databases, by Airflow connection."""
+
+    def filesystem(self, url: str) -> tuple[Any, str]:
+        """An fsspec file system for ``url`` and the path in it."""
+        ...
+
+    def database(self, conn_id: str) -> AbstractContextManager[Any]:
+        """A DB-API connection for ``conn_id``, closed at the end."""
+        ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Where records come from. A declared value: reading happens in the load task, never at parse."""
+
+    def describe(self) -> str:
+        """For messages and the report: never a secret."""
+        ...
+
+    def read(self, access: SourceAccess) -> Iterator[pa.RecordBatch | Sequence[MalformedRecord]]:
+        """Stream the records in order; the input never has to fit in memory.
+
+        Raises:
+            SourceError: it cannot be read.
+            UnsupportedPayloadError: it holds nothing that can be split into records.
+        """
+        ...
+
+
+class GenerationReader(Protocol):
+    """Reads the output of one step, or of the input, for a shard: payload by name, over any span of ids."""
+
+    def schema(self) -> Mapping[str, pa.DataType]:
+        """Payload columns and their types as far as the shard's files agree."""
+        ...
+
+    def owners(self, span: Span) -> Mapping[str, str | None]:
+        """Payload and side column → the step whose files hold it over all of ``span``; None: no single one."""
+        ...
+
+    def read(self, span: Span, columns: Sequence[str] | None = None) -> pa.Table:
+        """Rows of ``span`` in order of ids.
+
+        Payload columns, then ``_id``, ``_status``, ``_out`` and the side columns that any record has.
+
+        Args:
+            span: ids; the shard must hold them.
+            columns: payload columns; None: all there are; a name that nobody has is left out.
+
+        Raises:
+            CorruptCheckpointError: a file does not match its digest.
+        """
+        ...
+
+    def failures(self, span: Span) -> list[dict[str, Any]]:
+        """Every failure of the records of ``span`` so far: ``_id``, ``step``, ``type``, ``message``, ``at``."""
+        ...
+
+
+class ShardWork(Protocol):
+    """A held claim: the right to write the output of one (step, shard), and what is there already."""
+
+    claim: Claim
+    shard: ShardRef
+    upstream: GenerationReader
+    settled: bool
+    """An earlier try of this round closed it done: the worker died after its close."""
+
+    @property
+    def files(self) -> tuple[FileRef, ...]:
+        """The files that count so far: adopted ones and this attempt's own."""
+        ...
+
+    @property
+    def rewrites(self) -> tuple[FileRef, ...]:
+        """Adopted files that may hold rows to process again: none when an attempt merely resumes."""
+        ...
+
+    @property
+    def tally(self) -> Tally:
+        """Outcomes over :attr:`files`, by their latest rows."""
+        ...
+
+    def previous(self, file: FileRef) -> pa.Table:
+        """The rows of a file of this step as they were written, for copy-on-write."""
+        ...
+
+    def footer_owners(self, file: FileRef) -> Mapping[str, str]:
+        """Payload column → owning step, as the footer of a file of this step says."""
+        ...
+
+    def checkpoint(self, table: pa.Table, span: Span, owners: Mapping[str, str], tally: Tally) -> None:
+        """Commit the rows of ``span``: whole or absent."""
+        ...
+
+    def report(self, tally: Tally) -> None:
+        """Tell the other shards how far this one is; writes at most once a second."""
+        ...
+
+    def failed_elsewhere(self) -> tuple[int, int]:
+        """(failed, finished) records that other attempts of this round reported, with the input's failures."""
+        ...
+
+    def successor(self) -> ClaimId | None:
+        """A later claim of the same (step, shard), which fences this one."""
+        ...
+
+    def stop_reason(self) -> str | None:
+        """Why the instance was asked to stop, if it was."""
+        ...
+
+    def close(
+        self,
+        outcome: CloseOutcome,
+        tally: Tally,
+        *,
+        fingerprint: str,
+        reason: str = "",
+        stacks: Mapping[str, str] = MappingProxyType({}),
+    ) -> Close:
+        """End the attempt: everything durable first, then the close."""
+        ...
+
+
+class GenerationStore(Protocol):
+    """What on-complete needs of a generation: every attempt's end, every row's status, and where to write."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the load committed."""
+        ...
+
+    def seal(self, step: str, shard: ShardRef, info: AttemptInfo) -> Close:
+        """The close that counts for (step, shard); what was left open is closed ``abandoned``."""
+        ...
+
+    def attempts(self, step: str, shard_id: str) -> Sequence[Close]:
+        """Every close of (step, shard), oldest first."""
+        ...
+
+    def rows(self, step: str, shard_id: str, close: Close | None, span: Span, columns: Sequence[str]) -> pa.Table:
+        """``_id`` and these columns of a step's own files over ``span``; the input's when ``close`` is None."""
+        ...
+
+    def spans(self, step: str, shard_id: str, close: Close | None, *, failed: bool = False) -> Sequence[Span]:
+        """The spans of those files, or of those with failed rows only, cut to the shard."""
+        ...
+
+    def upstream_reader(self, close: Close | None, shard_id: str) -> GenerationReader:
+        """What the attempt behind ``close`` read; the input itself when ``close`` is None."""
+        ...
+
+    def begin_result(self, info: AttemptInfo) -> ClaimId:
+        """Take the right to write the next result."""
+        ...
+
+    def stop_requests(self) -> Sequence[str]:
+        """Names of all stop requests there are."""
+        ...
+
+    def put_result(self, claim: ClaimId, result: BatchJobResult) -> None:
+        """Write the report."""
+        ...
+
+    def put_dead_letters(self, name: str, claim: ClaimId, table: pa.Table) -> str:
+        """Write failed records with their errors; returns where, relative to the generation."""
+        ...
+
+    def put_ledger(self, claim: ClaimId, result: BatchJobResult, closes: Sequence[Close]) -> None:
+        """Materialise the ledger as a DuckDB file."""
+        ...

@@ -1,0 +1,166 @@
+"""The block loop of one (step, shard): read, run, commit, until the shard's ids are tiled."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from batch_provider.domain.errors import FailureLimitExceededError, FencedError, StopProcessingError
+from batch_provider.domain.layout import FileRef, Span, gaps
+from batch_provider.domain.outcome import CloseOutcome
+from batch_provider.domain.spec import JobSpec, StepSpec
+from batch_provider.domain.tally import Tally
+from batch_provider.engine.aggregate import AggregatorStep
+from batch_provider.engine.commit import Previous, commit_block
+from batch_provider.engine.fingerprint import fingerprint
+from batch_provider.engine.guard import Guard
+from batch_provider.engine.ports import Clock, ShardWork
+from batch_provider.engine.record_step import RecordStep
+from batch_provider.engine.sizing import BlockSizer
+
+log = logging.getLogger(__name__)
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """What it takes to process one (step, shard).
+
+    Attributes:
+        job, step: what the author declared.
+        work: the held claim.
+        clock: for intervals and times of failures.
+        constant: keywords the author's functions may name: ``instance`` and Airflow's context.
+        cancelled: whether the task was told to end.
+    """
+
+    job: JobSpec
+    step: StepSpec
+    work: ShardWork
+    clock: Clock
+    constant: Mapping[str, Any] = field(default_factory=dict)
+    cancelled: Callable[[], bool] = _never
+
+
+def process_shard(task: ShardTask) -> Tally:
+    """Process what is left of a shard: the gaps, and in a redrive what failed or changed upstream.
+
+    Returns:
+        Outcomes over the whole shard, with this attempt's own work.
+
+    Raises:
+        StopProcessingError: a limit, a stop or a successor ended it; what is done stays done, and the attempt is
+            closed ``stopped`` (unless it was fenced: then it no longer counts).
+    """
+    run = _ShardRun(task)
+    try:
+        for span, previous in run.pending():
+            run.guard.before_block()
+            run.process(span, previous)
+        run.guard.check_limit()
+    except FencedError:
+        raise
+    except StopProcessingError as stop:
+        run.close(_outcome_of(stop, task.work), str(stop))
+        raise
+    return run.close(CloseOutcome.DONE, "")
+
+
+def _outcome_of(stop: StopProcessingError, work: ShardWork) -> CloseOutcome:
+    if not gaps(work.shard.span, (file.span for file in work.files)):
+        return CloseOutcome.DONE  # the last block tripped the limit: there is nothing left to stop
+    return CloseOutcome.LIMITED if isinstance(stop, FailureLimitExceededError) else CloseOutcome.STOPPED
+
+
+class _ShardRun:
+    """One attempt at work."""
+
+    def __init__(self, task: ShardTask) -> None:
+        self.task, self.work = task, task.work
+        self.guard = Guard(task.work, task.job.limit, task.clock, task.cancelled)
+        self.sizer = BlockSizer(task.job.block_size)
+        constant = dict(task.constant)
+        self.runner: RecordStep | AggregatorStep = (
+            AggregatorStep(task.job, task.step, task.step.aggregator, constant)
+            if task.step.aggregator is not None
+            else RecordStep(task.job, task.step, constant)
+        )
+        self.adopted = task.work.tally
+        self.own = Tally()
+        self.began = task.clock.monotonic()
+
+    def pending(self) -> Iterator[tuple[Span, FileRef | None]]:
+        """What there is to do, in order of ids: rewrites of adopted files, and blocks cut out of the gaps."""
+        rewrites = self.work.rewrites
+        for hole in gaps(self.work.shard.span, [file.span for file in self.work.files]):
+            at = hole.first
+            while at <= hole.last:
+                span = self._cut(Span(at, hole.last))
+                yield span, None
+                at = span.last + 1
+        for file in rewrites:
+            yield file.span, file
+
+    def _cut(self, rest: Span) -> Span:
+        """The next block of ``rest``; for an aggregator it ends where a group ends."""
+        wanted = Span(rest.first, min(rest.last, rest.first + self.sizer.size - 1))
+        if not isinstance(self.runner, AggregatorStep) or wanted == rest:
+            return wanted
+        size = max(len(wanted), self.runner.size)
+        while True:
+            look = Span(rest.first, min(rest.last, rest.first + size - 1))
+            block = self.runner.block(self.work.upstream, look)
+            end, _ = self.runner.group_end(block, np.arange(len(block)), max(1, len(wanted) // self.runner.size))
+            if look == rest and end == 0:
+                return rest
+            if end:
+                return Span(rest.first, rest.first + end - 1)
+            size *= 2
+
+    def process(self, span: Span, file: FileRef | None) -> None:
+        """Run the step over one block and commit it; a block with nothing to do is left as it is."""
+        clock = self.task.clock
+        started = clock.monotonic()
+        block = self.runner.block(self.work.upstream, span)
+        candidates, previous = np.arange(len(block)), None
+        if file is not None:
+            previous = Previous(self.work.previous(file), self.work.footer_owners(file))
+            candidates = previous.stale(block, self.work.claim.since)
+            if len(candidates) == 0:
+                return
+        result = self.runner.run(block, candidates)
+        seconds = clock.monotonic() - started
+        tally = commit_block(self.work, block, result, candidates, previous, clock.now(), seconds)
+        self.own += tally
+        self.sizer.learn(len(block), clock.monotonic() - started, block.bytes_read)
+        self.guard.after_block(self.tally())
+
+    def tally(self) -> Tally:
+        """Outcomes over all files; calls, blocks and seconds of this attempt alone."""
+        return self.work.tally.with_work(self.own, self.task.clock.monotonic() - self.began)
+
+    def close(self, outcome: CloseOutcome, reason: str) -> Tally:
+        """End the attempt and say what it did."""
+        tally = self.tally()
+        self.work.close(
+            outcome, tally, fingerprint=fingerprint(self.task.step), reason=reason, stacks=self.runner.function.stacks
+        )
+        log.info(
+            "Step %s, shard %s %s: %s successful, %s failed, %s skipped; %s processed by this attempt in %.1f s",
+            self.task.step.name,
+            self.work.shard.id,
+            outcome,
+            f"{tally.succeeded:,}",
+            f"{tally.failed:,}",
+            f"{tally.skipped:,}",
+            f"{tally.processed:,}",
+            tally.seconds,
+        )
+        return tally

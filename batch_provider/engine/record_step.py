@@ -1,0 +1,82 @@
+"""A step whose function is called for each record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from batch_provider.domain.layout import Span
+from batch_provider.domain.outcome import Outcome
+from batch_provider.domain.spec import JobSpec, StepSpec
+from batch_provider.engine.accept import Acceptance, call_for, variables_text
+from batch_provider.engine.block import Block, BlockResult
+from batch_provider.engine.invoke import PER_RECORD, Calls, UserFunction
+from batch_provider.engine.patches import PatchWriter
+from batch_provider.engine.ports import GenerationReader
+from batch_provider.engine.rows import scatter
+
+
+class RecordStep:
+    """Runs a record step over blocks.
+
+    Args:
+        job, step: what the author declared.
+        constant: keywords that a function may name: ``instance`` and Airflow's context.
+    """
+
+    def __init__(self, job: JobSpec, step: StepSpec, constant: dict[str, Any]) -> None:
+        self.step = step
+        self._initial = variables_text(job)
+        self._accept = Acceptance(step, self._initial, constant)
+        self.function = UserFunction(step.name, step.function, PER_RECORD, constant)
+        self._patches = PatchWriter(step)
+
+    def block(self, upstream: GenerationReader, span: Span) -> Block:
+        """Read what the step needs of a block."""
+        reads = self.step.reads
+        return Block(upstream, span, None if reads is None else (*reads, *self._accept.columns))
+
+    def run(self, block: Block, candidates: np.ndarray) -> BlockResult:
+        """Process the records at ``candidates``; the others keep what they have (NOT_RUN in the result)."""
+        result = BlockResult(outcome=np.zeros(len(block), dtype=np.uint8))
+        result.outcome[candidates] = Outcome.SKIPPED
+        accepted, result.errors = self._accept.of(block, candidates)
+        calls = call_for(self.function, block, accepted, self._initial)
+        result.call_seconds = calls.seconds
+        result.errors.update({int(accepted[row]): error for row, error in calls.errors.items()})
+        self._apply(block, accepted, calls, result)
+        succeeded = np.array([p for p in accepted.tolist() if p not in result.errors], dtype=np.int64)
+        result.outcome[succeeded] = Outcome.SUCCEEDED
+        result.outcome[list(result.errors)] = Outcome.FAILED
+        return result
+
+    def _apply(self, block: Block, accepted: np.ndarray, calls: Calls, result: BlockResult) -> None:
+        returned = calls.returned
+        if any(value is not None for value in returned) or self.step.output == "replace":
+            patches, errors = self._patches.check(returned, accepted)
+            result.errors.update(errors)
+        else:
+            patches = [{}] * len(returned)  # the common case of a step that only checks
+        good = [row for row, position in enumerate(accepted.tolist()) if position not in result.errors]
+        kept, at = [patches[row] for row in good], accepted[good]
+        columns, bad = self._patches.columns(block, kept, at)
+        result.errors.update(bad)
+        result.columns = columns
+        if self.step.drop or self.step.output == "replace":
+            fine = [row for row, position in enumerate(at.tolist()) if position not in bad]
+            result.dropped = self._patches.cut(block, columns, [kept[row] for row in fine], at[fine])
+        if calls.variables:
+            result.columns["_vars"] = _variables(block, accepted, calls, result)
+
+
+def _variables(block: Block, accepted: np.ndarray, calls: Calls, result: BlockResult) -> pa.Array:
+    changed = {int(accepted[row]): text for row, text in calls.variables.items()}
+    kept = {position: text for position, text in changed.items() if position not in result.errors}
+    base = block.column("_vars")
+    return scatter(
+        pa.array(list(kept.values()), pa.string()),
+        np.array(list(kept), dtype=np.int64),
+        base if base is not None else pa.nulls(len(block), pa.string()),
+    )

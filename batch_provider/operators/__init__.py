@@ -1,0 +1,1 @@
+"""Thin Airflow: template fields, context and error mapping around the engine."""

@@ -1,0 +1,25 @@
+"""The one place that turns the provider's errors into Airflow's retry or fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from batch_provider.domain.errors import BatchError
+
+
+@contextmanager
+def airflow_errors() -> Iterator[None]:
+    """Let errors that another try can mend go on as they are; the others fail the task without retry.
+
+    Raises:
+        AirflowFailException: for every BatchError that is not retryable.
+    """
+    try:
+        yield
+    except BatchError as error:
+        if error.retryable:
+            raise
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from error

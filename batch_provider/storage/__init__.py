@@ -1,0 +1,1 @@
+"""Where it all lies: paths, files, checkpoints, ledger, sources and writers."""

@@ -1,0 +1,226 @@
+"""Named bytes under one root: the only code that writes to the store.
+
+Names never repeat and nothing that counts is overwritten, so no lock and no conditional put is needed; a local
+file is still written under a temporary name and renamed, so that it is whole or absent.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from batch_provider.domain.errors import StorageError
+
+TEMPORARY = ".tmp-"
+"""Prefix of files that are not there yet; readers never see them, purge removes them."""
+
+_ADVICE = {
+    errno.EACCES: "permission denied; give the user that runs the Airflow workers write access to it, or set "
+    "[batch_provider] storage_path to a directory that has it",
+    errno.EROFS: "the file system is read-only; make it writable or set [batch_provider] storage_path elsewhere",
+    errno.ENOSPC: "the disk is full; free some space (airflow batch purge helps), then clear the task",
+    errno.EDQUOT: "the disk quota is used up; free some space, then clear the task",
+}
+
+
+class Blobs(Protocol):
+    """A store of named bytes. Names are relative, with ``/`` between parts."""
+
+    def put(self, name: str, data: pa.Buffer | bytes) -> None:
+        """Write all of ``data`` under ``name``: whole or absent. Raises StorageError."""
+        ...
+
+    def get(self, name: str) -> pa.Buffer:
+        """The bytes under ``name``. Raises StorageError, FileNotFoundError."""
+        ...
+
+    def files(self, directory: str) -> list[str]:
+        """Sorted names of the files directly in ``directory``; none if it does not exist."""
+        ...
+
+    def directories(self, directory: str) -> list[str]:
+        """Sorted names of the directories directly in ``directory``; none if it does not exist."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove a file, or a directory with all it holds; nothing happens if it is not there."""
+        ...
+
+    def sync(self) -> None:
+        """Make everything put before this call survive a power loss."""
+        ...
+
+    def address(self, name: str) -> str:
+        """Where a person finds it."""
+        ...
+
+
+class LocalBlobs:
+    """A directory of a file system that all workers see."""
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        self._unsynced: set[Path] = set()
+
+    def put(self, name: str, data: pa.Buffer | bytes) -> None:
+        """Write under a temporary name, then rename; :meth:`sync` makes it durable."""
+        path = self.root / name
+        temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name[:180]}")
+        with _clear_errors("write", path):
+            self._make_directory(path.parent)
+            try:
+                with temporary.open("xb") as file:
+                    file.write(data)
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+        self._unsynced.add(path)
+
+    def _make_directory(self, directory: Path) -> None:
+        if directory.is_dir():
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        self._unsynced.add(directory)
+
+    def get(self, name: str) -> pa.Buffer:
+        """Read it whole."""
+        path = self.root / name
+        with _clear_errors("read", path), pa.OSFile(str(path), "rb") as file:
+            return file.read_buffer()
+
+    def files(self, directory: str) -> list[str]:
+        """Sorted, without temporary files."""
+        return [entry.name for entry in self._entries(directory) if entry.is_file()]
+
+    def directories(self, directory: str) -> list[str]:
+        """Sorted."""
+        return [entry.name for entry in self._entries(directory) if entry.is_dir()]
+
+    def _entries(self, directory: str) -> list[os.DirEntry[str]]:
+        path = self.root / directory
+        with _clear_errors("list", path):
+            try:
+                with os.scandir(path) as entries:
+                    found = [entry for entry in entries if not entry.name.startswith(TEMPORARY)]
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        return sorted(found, key=lambda entry: entry.name)
+
+    def delete(self, name: str) -> None:
+        """Remove a file or a tree."""
+        path = self.root / name
+        with _clear_errors("delete", path):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def sync(self) -> None:
+        """Fsync the files written since the last call, then the directories that name them."""
+        pending, self._unsynced = self._unsynced, set()
+        directories = {path.parent for path in pending}
+        for path in [*sorted(pending), *sorted(directories, reverse=True)]:
+            with _clear_errors("sync", path):
+                _fsync(path)
+
+    def address(self, name: str) -> str:
+        """Its path."""
+        return str(self.root / name)
+
+
+def _fsync(path: Path) -> None:
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return  # replaced or purged since: there is nothing of it to keep
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _clear_errors(action: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        reason = _ADVICE.get(error.errno or 0, error.strerror or str(error))
+        raise StorageError(action, str(path), reason) from error
+
+
+class MemoryBlobs:
+    """The in-memory twin, for tests, notebooks and ``job.run()``."""
+
+    def __init__(self) -> None:
+        self._data: dict[str, bytes] = {}
+        self._lock = threading.Lock()
+
+    def put(self, name: str, data: pa.Buffer | bytes) -> None:
+        """Keep a copy."""
+        with self._lock:
+            self._data[name] = bytes(data)
+
+    def get(self, name: str) -> pa.Buffer:
+        """The bytes under ``name``."""
+        with self._lock:
+            if name not in self._data:
+                raise FileNotFoundError(name)
+            return pa.py_buffer(self._data[name])
+
+    def files(self, directory: str) -> list[str]:
+        """Sorted names directly in ``directory``."""
+        return sorted(rest for rest in self._below(directory) if "/" not in rest)
+
+    def directories(self, directory: str) -> list[str]:
+        """Sorted names of directories directly in ``directory``."""
+        return sorted({rest.partition("/")[0] for rest in self._below(directory) if "/" in rest})
+
+    def _below(self, directory: str) -> list[str]:
+        prefix = f"{directory.rstrip('/')}/" if directory else ""
+        with self._lock:
+            return [name[len(prefix) :] for name in self._data if name.startswith(prefix)]
+
+    def delete(self, name: str) -> None:
+        """Forget it and everything below it."""
+        with self._lock:
+            for key in [key for key in self._data if key == name or key.startswith(f"{name}/")]:
+                del self._data[key]
+
+    def sync(self) -> None:
+        """Memory has nothing to sync."""
+
+    def address(self, name: str) -> str:
+        """For messages."""
+        return f"memory:{name}"
+
+
+def put_json(blobs: Blobs, name: str, data: Mapping[str, Any]) -> None:
+    """Write a small document that a person can read."""
+    blobs.put(name, json.dumps(data, indent=1, ensure_ascii=False).encode())
+
+
+def get_json(blobs: Blobs, name: str) -> dict[str, Any]:
+    """Read what :func:`put_json` wrote.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        StorageError: it is not JSON.
+    """
+    raw = bytes(blobs.get(name))
+    try:
+        return dict(json.loads(raw))
+    except ValueError as error:
+        raise StorageError("read", blobs.address(name), f"it is not valid JSON ({error})") from error

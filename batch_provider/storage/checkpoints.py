@@ -1,0 +1,124 @@
+"""The Parquet file of a checkpoint: rows, footer and digest.
+
+Columns of the provider's own: ``_id``, ``_status`` (own outcome, and the failed-before bit), ``_out`` (epoch in
+which the step last processed the row), ``_in`` (the upstream ``_out`` it consumed), ``_error``, ``_vars``; then
+the payload columns that are new or changed. Data and status share the file, so both are there or neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batch_provider.domain.errors import CorruptCheckpointError, LayoutVersionError
+from batch_provider.domain.instance import LAYOUT_VERSION
+from batch_provider.domain.layout import FileRef
+from batch_provider.domain.tally import Tally
+from batch_provider.storage.blobs import Blobs
+
+STATUS_COLUMNS = ("_id", "_status", "_out", "_in")
+
+_FOOTER = b"batch_provider"
+_RUNS = ["_status", "_in", "_out"]  # few distinct values: dictionary pages hold them in next to nothing
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a checkpoint says of itself.
+
+    Attributes:
+        owners: every payload column that exists after this step → the step whose files hold it.
+        tally: outcomes of the rows in this file.
+    """
+
+    step: str
+    owners: Mapping[str, str]
+    tally: Tally
+
+    def to_bytes(self) -> bytes:
+        """As it stands in the Parquet key-value metadata."""
+        return json.dumps(
+            {
+                "version": LAYOUT_VERSION,
+                "step": self.step,
+                "owners": dict(self.owners),
+                "tally": self.tally.to_json(),
+            }
+        ).encode()
+
+
+def encode(table: pa.Table, footer: Footer) -> tuple[pa.Buffer, str]:
+    """The file's bytes and their digest."""
+    sink = pa.BufferOutputStream()
+    marked = table.replace_schema_metadata({_FOOTER: footer.to_bytes()})
+    present = [name for name in _RUNS if name in table.column_names]
+    pq.write_table(
+        marked,
+        sink,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=present or False,
+        column_encoding={"_id": "DELTA_BINARY_PACKED"},
+        write_statistics=False,
+        write_page_checksum=True,
+        store_schema=True,
+    )
+    buffer = sink.getvalue()
+    return buffer, digest_of(buffer)
+
+
+def digest_of(data: pa.Buffer | bytes) -> str:
+    """The digest that stands in the file's name."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+class CheckpointFile:
+    """A verified checkpoint, decoded as columns are asked for."""
+
+    def __init__(self, name: str, data: pa.Buffer) -> None:
+        self._file = pq.ParquetFile(pa.BufferReader(data))
+        self.columns: tuple[str, ...] = tuple(self._file.schema_arrow.names)
+        self.footer = _read_footer(name, self._file.schema_arrow.metadata or {})
+        self._decoded: pa.Table | None = None
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and types of all its columns."""
+        return self._file.schema_arrow
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        """These columns, those it has, all rows; kept for the next block that lies in the same file."""
+        wanted = [name for name in columns if name in self.columns]
+        have = self._decoded.column_names if self._decoded is not None else []
+        if self._decoded is None or not set(wanted) <= set(have):
+            self._decoded = self._file.read(columns=[*dict.fromkeys([*have, *wanted])], use_threads=False)
+        return self._decoded.select(wanted)
+
+
+def open_checkpoint(blobs: Blobs, name: str, file: FileRef) -> CheckpointFile:
+    """Read a file and verify its digest before anything is decoded.
+
+    Raises:
+        CorruptCheckpointError: the bytes are not those that were written, or it is not there.
+    """
+    try:
+        data = blobs.get(name)
+    except FileNotFoundError:
+        raise CorruptCheckpointError(blobs.address(name), "it is not there") from None
+    found = digest_of(data)
+    if found != file.digest:
+        raise CorruptCheckpointError(blobs.address(name), f"its digest is {found}, it was written as {file.digest}")
+    return CheckpointFile(name, data)
+
+
+def _read_footer(name: str, metadata: Mapping[bytes, bytes]) -> Footer:
+    raw: dict[str, Any] = json.loads(metadata.get(_FOOTER, b"{}"))
+    if raw.get("version") != LAYOUT_VERSION:
+        raise LayoutVersionError(name, raw.get("version"), LAYOUT_VERSION)
+    return Footer(raw["step"], raw["owners"], Tally.from_json(raw["tally"]))

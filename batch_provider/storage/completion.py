@@ -1,0 +1,112 @@
+"""What on-complete reads and writes of a generation (a GenerationStore)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from batch_provider.domain.errors import FencedError
+from batch_provider.domain.instance import AttemptInfo, Close, Manifest
+from batch_provider.domain.layout import ClaimId, FileRef, ShardRef, Span
+from batch_provider.domain.result import BatchJobResult
+from batch_provider.storage import paths
+from batch_provider.storage.blobs import put_json
+from batch_provider.storage.generation import Generation
+from batch_provider.storage.ledger import ledger_bytes
+from batch_provider.storage.reading import ChainReader, Layer
+from batch_provider.storage.work import answered_stops
+
+_CLAIM_DIRECTORY = "claims/on_complete/all"
+
+
+class Completion:
+    """One on-complete's view of a generation."""
+
+    def __init__(self, generation: Generation) -> None:
+        self._generation = generation
+        self._blobs, self._base = generation.blobs, generation.base
+        self._last_layer: tuple[tuple[str, str, str], Layer] | None = None
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the load committed."""
+        return self._generation.manifest
+
+    def seal(self, step: str, shard: ShardRef, info: AttemptInfo) -> Close:
+        """See :meth:`Generation.seal`."""
+        return self._generation.seal(step, shard, info)
+
+    def attempts(self, step: str, shard_id: str) -> Sequence[Close]:
+        """Every close of (step, shard)."""
+        return self._generation.attempts(step, shard_id)
+
+    def _layer(self, step: str, shard_id: str, close: Close | None) -> Layer:
+        """The files of one close; the one asked for last is kept, because its files are read several times."""
+        key = (step, shard_id, str(close.claim) if close else "")
+        if self._last_layer is None or self._last_layer[0] != key:
+            files: Sequence[FileRef] = self.manifest.files if close is None else close.files
+            self._last_layer = (key, self._generation.layer(step, shard_id, tuple(files)))
+        return self._last_layer[1]
+
+    def rows(self, step: str, shard_id: str, close: Close | None, span: Span, columns: Sequence[str]) -> pa.Table:
+        """Rows of a step's own files."""
+        return self._layer(step, shard_id, close).rows(span, columns)
+
+    def spans(self, step: str, shard_id: str, close: Close | None, *, failed: bool = False) -> Sequence[Span]:
+        """Spans of those files, cut to the shard."""
+        layer, shard = self._layer(step, shard_id, close), self.manifest.shard(shard_id)
+        found: list[Span] = []
+        for file in layer.over(shard.span):
+            part = file.span.overlap(shard.span)
+            if part is not None and (not failed or layer.open(file).footer.tally.failed):
+                found.append(part)
+        return found
+
+    def upstream_reader(self, close: Close | None, shard_id: str) -> ChainReader:
+        """What an attempt read."""
+        if close is None:
+            return self._generation.reader(shard_id, None)
+        pin = self._generation.claim_of(close.step, shard_id, close.claim).upstream
+        return self._generation.reader(shard_id, pin)
+
+    def begin_result(self, info: AttemptInfo) -> ClaimId:
+        """Claim the next result.
+
+        Raises:
+            FencedError: another on-complete of this generation claimed it at the same moment, and wins.
+        """
+        highest = self._result_claims()
+        claim = ClaimId.next(highest[-1] if highest else None)
+        document = {"host": info.host, "pid": info.pid, "at": self._generation.clock.now().isoformat()}
+        put_json(self._blobs, f"{self._base}/{_CLAIM_DIRECTORY}/{claim}.json", document)
+        winner = self._result_claims()[-1]
+        if winner != claim:
+            raise FencedError("on_complete", "all", str(claim), str(winner))
+        return claim
+
+    def _result_claims(self) -> list[ClaimId]:
+        names = self._blobs.files(f"{self._base}/{_CLAIM_DIRECTORY}")
+        return sorted(ClaimId.parse(name.removesuffix(".json")) for name in names)
+
+    def stop_requests(self) -> Sequence[str]:
+        """Every stop request so far: the result that lists them answers them."""
+        return sorted({*self._blobs.files(f"{self._base}/stop"), *answered_stops(self._blobs, self._base)})
+
+    def put_result(self, claim: ClaimId, result: BatchJobResult) -> None:
+        """Write the report; durable when this returns."""
+        put_json(self._blobs, paths.result_file(self._base, claim), result.to_json())
+        self._blobs.sync()
+
+    def put_dead_letters(self, name: str, claim: ClaimId, table: pa.Table) -> str:
+        """Write one file of failed records."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd", write_page_checksum=True)
+        path = f"dead_letters/{name}.{claim}.parquet"
+        self._blobs.put(f"{self._base}/{path}", sink.getvalue())
+        return path
+
+    def put_ledger(self, claim: ClaimId, result: BatchJobResult, closes: Sequence[Close]) -> None:
+        """Materialise the ledger."""
+        self._blobs.put(f"{self._base}/ledger.{claim}.duckdb", ledger_bytes(self._generation, result, closes))

@@ -1,0 +1,240 @@
+"""One generation of an instance: who may write what, and what is there to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+from batch_provider.domain.errors import (
+    CheckpointMissingError,
+    CorruptCheckpointError,
+    FencedError,
+    LayoutVersionError,
+)
+from batch_provider.domain.instance import LAYOUT_VERSION, AttemptInfo, Claim, Close, Manifest, Pin
+from batch_provider.domain.layout import ClaimId, FileRef, ShardRef, overlay
+from batch_provider.domain.outcome import CloseOutcome
+from batch_provider.domain.tally import Tally
+from batch_provider.engine.ports import Clock
+from batch_provider.storage import paths
+from batch_provider.storage.blobs import Blobs, get_json, put_json
+from batch_provider.storage.checkpoints import open_checkpoint
+from batch_provider.storage.reading import ChainReader, Layer
+from batch_provider.storage.work import HeldClaim
+
+
+class Generation:
+    """The claims, closes and checkpoints below one ``g<n>-<8 hex>`` directory."""
+
+    def __init__(self, blobs: Blobs, clock: Clock, base: str) -> None:
+        self.blobs, self.clock, self.base = blobs, clock, base
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """What the load committed.
+
+        Raises:
+            FileNotFoundError: the load has not committed it.
+            LayoutVersionError: another version wrote it.
+        """
+        data = get_json(self.blobs, paths.manifest_file(self.base))
+        if data.get("version") != LAYOUT_VERSION:
+            raise LayoutVersionError(paths.manifest_file(self.base), data.get("version"), LAYOUT_VERSION)
+        return Manifest.from_json(data)
+
+    # --- claims -----------------------------------------------------------------------------------------------
+
+    def claim(self, step: str, shard_id: str, info: AttemptInfo) -> HeldClaim:
+        """Take over (step, shard): adopt what earlier attempts left whole, and fence them.
+
+        Raises:
+            CheckpointMissingError: the step before has not finished this shard.
+            FencedError: another attempt claimed it at the same moment, and wins.
+        """
+        upstream = self._pin_upstream(step, shard_id)
+        highest = self.highest_claim(step, shard_id)
+        adopted = self._adopt(highest) if highest else {}
+        identity = ClaimId.next(highest.id if highest else None)
+        close = self.close_of(step, shard_id, highest.id) if highest else None
+        settled = highest is not None and _is_settled(highest, close, info)
+        resumes = settled or (highest is not None and close is None)
+        claim = Claim(
+            id=identity,
+            step=step,
+            shard=shard_id,
+            since=highest.since if highest and resumes else identity.epoch,
+            adopted=tuple(adopted),
+            upstream=upstream,
+            round=len(self.result_claims()),
+            info=info,
+            started_at=self.clock.now().isoformat(),
+        )
+        self._put_claim(claim)
+        reader = self.reader(shard_id, upstream)
+        same_upstream = highest is not None and highest.upstream == upstream
+        return HeldClaim(
+            self.blobs,
+            self.clock,
+            self.base,
+            self.manifest,
+            claim,
+            adopted,
+            reader,
+            resumes=resumes and same_upstream,
+            settled=settled and same_upstream,
+        )
+
+    def _put_claim(self, claim: Claim) -> None:
+        put_json(
+            self.blobs,
+            f"{paths.claims_dir(self.base, claim.step, claim.shard)}/{claim.id}.json",
+            claim.to_json(),
+        )
+        winner = self._claim_ids(claim.step, claim.shard)[-1]
+        if winner != claim.id:
+            raise FencedError(claim.step, claim.shard, str(claim.id), str(winner))
+
+    def _adopt(self, claim: Claim) -> dict[FileRef, Tally]:
+        """The verified files reachable from a claim, with what their footers count; damaged ones are left out."""
+        found: dict[FileRef, Tally] = {}
+        for file in self.current_files(claim.step, claim.shard):
+            name = paths.output_file(self.base, claim.step, claim.shard, file)
+            try:
+                found[file] = open_checkpoint(self.blobs, name, file).footer.tally
+            except CorruptCheckpointError:
+                continue  # its records are a gap now, and are processed again from upstream
+        return found
+
+    def current_files(self, step: str, shard_id: str) -> tuple[FileRef, ...]:
+        """The files that count right now, whether or not the attempt that holds the claim has ended."""
+        highest = self.highest_claim(step, shard_id)
+        if highest is None:
+            return ()
+        close = self.close_of(step, shard_id, highest.id)
+        return close.files if close else overlay([*highest.adopted, *self._own_files(highest)])
+
+    def _own_files(self, claim: Claim) -> list[FileRef]:
+        names = self.blobs.files(paths.output_dir(self.base, claim.step, claim.shard))
+        return [file for name in names if (file := FileRef.parse(name)) and file.claim == claim.id]
+
+    def _claim_ids(self, step: str, shard_id: str) -> list[ClaimId]:
+        names = self.blobs.files(paths.claims_dir(self.base, step, shard_id))
+        return sorted(ClaimId.parse(name.removesuffix(".json")) for name in names)
+
+    def highest_claim(self, step: str, shard_id: str) -> Claim | None:
+        """The sole truth of (step, shard), or None if nobody ever claimed it."""
+        ids = self._claim_ids(step, shard_id)
+        if not ids:
+            return None
+        return Claim.from_json(get_json(self.blobs, f"{paths.claims_dir(self.base, step, shard_id)}/{ids[-1]}.json"))
+
+    def close_of(self, step: str, shard_id: str, claim: ClaimId) -> Close | None:
+        """The close of a claim, or None while it is open."""
+        try:
+            return Close.from_json(get_json(self.blobs, paths.close_file(self.base, step, shard_id, claim)))
+        except FileNotFoundError:
+            return None
+
+    def attempts(self, step: str, shard_id: str) -> list[Close]:
+        """Every close of (step, shard), oldest first."""
+        names = self.blobs.files(f"{self.base}/attempts/{step}/{shard_id}")
+        return [Close.from_json(get_json(self.blobs, f"{self.base}/attempts/{step}/{shard_id}/{n}")) for n in names]
+
+    def seal(self, step: str, shard: ShardRef, info: AttemptInfo) -> Close:
+        """The close that counts for (step, shard); an open or absent one is closed ``abandoned`` by a higher claim.
+
+        After this no zombie can change what a result says.
+        """
+        highest = self.highest_claim(step, shard.id)
+        close = self.close_of(step, shard.id, highest.id) if highest else None
+        if close is not None:
+            return close
+        adopted = self._adopt(highest) if highest else {}
+        claim = Claim(
+            id=ClaimId.next(highest.id if highest else None),
+            step=step,
+            shard=shard.id,
+            since=highest.since if highest else 1,
+            adopted=tuple(adopted),
+            upstream=highest.upstream if highest else None,
+            round=len(self.result_claims()),
+            info=info,
+            started_at=self.clock.now().isoformat(),
+        )
+        self._put_claim(claim)
+        reader = self.reader(shard.id, None)
+        held = HeldClaim(self.blobs, self.clock, self.base, self.manifest, claim, adopted, reader, resumes=True)
+        reason = "its task ended without closing its attempt" if highest else "its task never started"
+        return held.close(CloseOutcome.ABANDONED, held.tally, fingerprint="", reason=reason)
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    def reader(self, shard_id: str, pin: Pin | None) -> ChainReader:
+        """The output of the pinned close of a shard; the input when there is no pin."""
+        shard = self.manifest.shard(shard_id)
+        layers: list[Layer] = []
+        while pin is not None:
+            close = self.close_of(pin.step, shard_id, pin.claim)
+            if close is None:
+                raise CheckpointMissingError(pin.step, shard_id, f"attempt {pin.claim} has no close")
+            layers.append(self.layer(pin.step, shard_id, close.files))
+            pin = self.claim_of(pin.step, shard_id, pin.claim).upstream
+        layers.append(self.layer(paths.INPUT, shard_id, self.manifest.files))
+        return ChainReader(layers[::-1], shard_id, shard.span)
+
+    def latest_reader(self, step: str, shard_id: str) -> ChainReader:
+        """The output of ``step`` for a shard as its highest claim closed it.
+
+        Raises:
+            CheckpointMissingError: it has not finished.
+        """
+        return self.reader(shard_id, self._finished(step, shard_id))
+
+    def claim_of(self, step: str, shard_id: str, claim: ClaimId) -> Claim:
+        """A claim by its id."""
+        return Claim.from_json(get_json(self.blobs, f"{paths.claims_dir(self.base, step, shard_id)}/{claim}.json"))
+
+    def layer(self, step: str, shard_id: str, files: tuple[FileRef, ...]) -> Layer:
+        """These files of a step, readable over any span."""
+        return Layer(self.blobs, step, paths.output_dir(self.base, step, shard_id), files)
+
+    def _pin_upstream(self, step: str, shard_id: str) -> Pin | None:
+        names = [str(entry["name"]) for entry in self.manifest.steps]
+        position = names.index(step)
+        return self._finished(names[position - 1], shard_id) if position else None
+
+    def _finished(self, step: str, shard_id: str) -> Pin:
+        highest = self.highest_claim(step, shard_id)
+        close = self.close_of(step, shard_id, highest.id) if highest else None
+        if highest is None or close is None:
+            raise CheckpointMissingError(step, shard_id, "it has not finished")
+        if close.outcome is not CloseOutcome.DONE:
+            raise CheckpointMissingError(step, shard_id, f"it was {close.outcome} ({close.reason})")
+        return Pin(step, highest.id)
+
+    # --- progress and results ---------------------------------------------------------------------------------
+
+    def result_claims(self) -> list[ClaimId]:
+        """The claims of the sealed results, oldest first."""
+        found = (paths.result_claim(name) for name in self.blobs.files(self.base))
+        return sorted(claim for claim in found if claim is not None)
+
+    def progress(self) -> Mapping[str, Tally]:
+        """Step → what its tasks report so far, over all shards; for progress lines and pages."""
+        found: dict[str, Tally] = {}
+        for step in self.manifest.steps:
+            total = Tally()
+            for shard in self.manifest.shards:
+                directory = f"{self.base}/progress/{step['name']}/{shard.id}"
+                if names := self.blobs.files(directory):
+                    total += Tally.from_json(get_json(self.blobs, f"{directory}/{names[-1]}")["tally"])
+            found[str(step["name"])] = total
+        return found
+
+
+def _is_settled(highest: Claim, close: Close | None, info: AttemptInfo) -> bool:
+    """Whether an earlier try of this round closed it done; a mere retry then finds nothing to do.
+
+    An open claim is resumed; one closed in an earlier round is redriven: its failures are tried again.
+    """
+    return close is not None and close.outcome is CloseOutcome.DONE and highest.info.round_token == info.round_token

@@ -1,0 +1,193 @@
+"""The ledger: every record's outcome, every attempt and error, as tables in DuckDB.
+
+While a job runs, :func:`live_ledger` builds it in memory from the checkpoints that count at that moment;
+on-complete materialises the same tables as a file. Outcomes are kept as runs of equal ids, so that a million
+successes are one row; the views ``outcomes`` and ``records`` show them one by one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from batch_provider.domain.instance import Close
+from batch_provider.domain.layout import FileRef
+from batch_provider.domain.names import INPUT_PHASE
+from batch_provider.domain.outcome import FAILED_BEFORE, Outcome
+from batch_provider.domain.result import BatchJobResult
+from batch_provider.storage import paths
+from batch_provider.storage.generation import Generation
+
+if TYPE_CHECKING:
+    import duckdb
+
+_TABLES = """
+CREATE TABLE steps (position INTEGER, step VARCHAR);
+CREATE TABLE attempts (step VARCHAR, shard VARCHAR, attempt VARCHAR, outcome VARCHAR, reason VARCHAR,
+    started_at TIMESTAMP, ended_at TIMESTAMP, host VARCHAR, pid BIGINT, try_number INTEGER, processed BIGINT,
+    blocks BIGINT, seconds DOUBLE, fingerprint VARCHAR);
+CREATE TABLE outcome_runs (step VARCHAR, shard VARCHAR, first_id BIGINT, last_id BIGINT, outcome VARCHAR);
+CREATE TABLE failures (record_id BIGINT, step VARCHAR, error_type VARCHAR, message VARCHAR, attempt VARCHAR,
+    failed_at TIMESTAMP);
+CREATE TABLE result (field VARCHAR, value VARCHAR);
+CREATE VIEW outcomes AS
+    SELECT step, shard, unnest(range(first_id, last_id + 1)) AS record_id, outcome FROM outcome_runs;
+CREATE VIEW records AS
+    SELECT record_id, CASE WHEN bool_or(outcome = 'FAILED') THEN 'FAILED'
+        WHEN bool_or(outcome = 'NOT_RUN') THEN 'NOT_RUN' ELSE 'SUCCEEDED' END AS outcome,
+        count(*) FILTER (outcome = 'SKIPPED') AS skipped_by
+    FROM outcomes GROUP BY record_id;
+CREATE VIEW errors AS
+    SELECT step, error_type, count(*) AS records, min(message) AS sample FROM failures GROUP BY ALL;
+"""
+
+
+def live_ledger(generation: Generation) -> duckdb.DuckDBPyConnection:
+    """The ledger as it stands now, in memory; works while the job runs. The caller closes the connection."""
+    import duckdb
+
+    connection = duckdb.connect(":memory:")
+    attempts = [
+        close
+        for step in _steps(generation)
+        for shard in generation.manifest.shards
+        for close in generation.attempts(step, shard.id)
+    ]
+    files = {
+        (step, shard.id): generation.current_files(step, shard.id)
+        for step in _steps(generation)
+        for shard in generation.manifest.shards
+    }
+    _fill(connection, generation, files, attempts, None)
+    return connection
+
+
+def ledger_bytes(generation: Generation, result: BatchJobResult, closes: Sequence[Close]) -> bytes:
+    """The ledger of a finished instance, as the bytes of a DuckDB file."""
+    import duckdb
+
+    attempts = [
+        close
+        for step, shard in dict.fromkeys((close.step, close.shard) for close in closes)
+        for close in generation.attempts(step, shard)
+    ]
+    files = {(close.step, close.shard): close.files for close in closes}
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "ledger.duckdb"
+        with duckdb.connect(str(path)) as connection:
+            _fill(connection, generation, files, attempts, result)
+        return path.read_bytes()
+
+
+def _steps(generation: Generation) -> list[str]:
+    return [str(step["name"]) for step in generation.manifest.steps]
+
+
+def _fill(
+    connection: duckdb.DuckDBPyConnection,
+    generation: Generation,
+    files: dict[tuple[str, str], tuple[FileRef, ...]],
+    attempts: Iterable[Close],
+    result: BatchJobResult | None,
+) -> None:
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute(_TABLES)
+    steps = [INPUT_PHASE, *_steps(generation)]
+    _insert(connection, "steps", pa.table({"position": list(range(len(steps))), "step": steps}))
+    _insert(connection, "attempts", pa.Table.from_pylist([_attempt_row(close) for close in attempts]))
+    for shard in generation.manifest.shards:
+        layers = [(INPUT_PHASE, generation.manifest.files)]
+        layers += [(step, files[step, shard.id]) for step in steps[1:]]
+        for step, refs in layers:
+            _insert_step(connection, generation, step, shard.id, refs)
+    if result is not None:
+        fields = {name: value for name, value in result.to_json().items() if not isinstance(value, (tuple, list))}
+        texts = [None if value is None else str(value) for value in fields.values()]
+        _insert(connection, "result", pa.table({"field": list(fields), "value": texts}))
+
+
+def _insert_step(
+    connection: duckdb.DuckDBPyConnection,
+    generation: Generation,
+    step: str,
+    shard_id: str,
+    files: tuple[FileRef, ...],
+) -> None:
+    shard = generation.manifest.shard(shard_id)
+    layer = generation.layer(paths.INPUT if step == INPUT_PHASE else step, shard_id, files)
+    status = np.full(len(shard.span), Outcome.SUCCEEDED if step == INPUT_PHASE else Outcome.NOT_RUN, np.uint8)
+    for file in layer.over(shard.span):
+        part = file.span.overlap(shard.span)
+        if part is None:
+            continue
+        failed = bool(layer.open(file).footer.tally.failed)
+        rows = layer.rows(part, ["_status", "_error"] if failed else ["_status"])
+        if "_status" in rows.column_names:
+            at = part.first - shard.span.first
+            status[at : at + len(part)] = rows["_status"].to_numpy() & (FAILED_BEFORE - 1)
+        if failed:
+            _insert_failures(connection, step, rows)
+    _insert(connection, "outcome_runs", _runs(step, shard_id, shard.span.first, status))
+
+
+def _insert_failures(connection: duckdb.DuckDBPyConnection, step: str, rows: pa.Table) -> None:
+    failed = rows.filter(rows["_error"].is_valid())
+    error = failed["_error"].combine_chunks()
+    table = pa.table(
+        {
+            "record_id": failed["_id"],
+            "step": pa.array([step] * failed.num_rows),
+            "error_type": error.field("type"),
+            "message": error.field("message"),
+            "attempt": error.field("c"),
+            "failed_at": error.field("at"),
+        }
+    )
+    _insert(connection, "failures", table)
+
+
+def _runs(step: str, shard_id: str, first: int, status: np.ndarray) -> pa.Table:
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(status)) + 1]) if len(status) else np.array([], np.int64)
+    ends = np.concatenate([starts[1:] - 1, [len(status) - 1]]) if len(status) else starts
+    names = [Outcome(int(status[start])).name for start in starts]
+    return pa.table(
+        {
+            "step": pa.array([step] * len(starts)),
+            "shard": pa.array([shard_id] * len(starts)),
+            "first_id": pa.array(starts + first),
+            "last_id": pa.array(ends + first),
+            "outcome": pa.array(names, pa.string()),
+        }
+    )
+
+
+def _attempt_row(close: Close) -> dict[str, Any]:
+    return {
+        "step": close.step,
+        "shard": close.shard,
+        "attempt": str(close.claim),
+        "outcome": str(close.outcome),
+        "reason": close.reason,
+        "started_at": close.started_at,
+        "ended_at": close.ended_at,
+        "host": close.info.host,
+        "pid": close.info.pid,
+        "try_number": close.info.try_number,
+        "processed": close.tally.processed,
+        "blocks": close.tally.blocks,
+        "seconds": close.tally.seconds,
+        "fingerprint": close.fingerprint,
+    }
+
+
+def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:
+    if rows.num_rows == 0:
+        return
+    connection.register("incoming", rows)
+    connection.execute(f"INSERT INTO {table} BY NAME SELECT * FROM incoming")  # names are ours
+    connection.unregister("incoming")

@@ -1,0 +1,156 @@
+"""Reading the output of a step: each column from the step that owns it, joined by record id.
+
+Every step's files hold one row for every id of their span, in order, so the join on ``_id`` is an alignment of
+rows: no hash table, and a block costs what its own rows cost.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from batch_provider.domain.errors import CheckpointMissingError
+from batch_provider.domain.layout import FileRef, Span, tiles
+from batch_provider.domain.names import INPUT_PHASE, SIDE_COLUMNS
+from batch_provider.domain.outcome import Outcome
+from batch_provider.engine.rows import concat_by_name
+from batch_provider.storage.blobs import Blobs
+from batch_provider.storage.checkpoints import CheckpointFile, open_checkpoint
+
+_OPEN_FILES = 2  # a block may straddle two files; more would hold memory for nothing
+
+
+class Layer:
+    """The files of one step for one shard (or of the input), readable over any span."""
+
+    def __init__(self, blobs: Blobs, step: str, directory: str, files: Sequence[FileRef]) -> None:
+        self.step = step
+        self._blobs, self._directory = blobs, directory
+        self.files = tuple(sorted(files, key=lambda file: file.span))
+        self._lasts = [file.span.last for file in self.files]
+        self._open: OrderedDict[str, CheckpointFile] = OrderedDict()
+
+    def over(self, span: Span) -> list[FileRef]:
+        """The files that hold ids of ``span``, in order."""
+        found: list[FileRef] = []
+        for file in self.files[bisect_left(self._lasts, span.first) :]:
+            if file.span.first > span.last:
+                break
+            found.append(file)
+        return found
+
+    def require(self, span: Span, shard: str) -> None:
+        """Refuse to read ids that are not there.
+
+        Raises:
+            CheckpointMissingError: the files leave a gap in ``span``.
+        """
+        covered = [part for file in self.over(span) if (part := file.span.overlap(span))]
+        if not tiles(span, covered):
+            raise CheckpointMissingError(self.step, shard, f"records {span.first} to {span.last} are incomplete")
+
+    def open(self, file: FileRef) -> CheckpointFile:
+        """The file, verified and kept open for the next block."""
+        if file.name not in self._open:
+            self._open[file.name] = open_checkpoint(self._blobs, f"{self._directory}/{file.name}", file)
+            while len(self._open) > _OPEN_FILES:
+                self._open.popitem(last=False)
+        self._open.move_to_end(file.name)
+        return self._open[file.name]
+
+    def rows(self, span: Span, columns: Sequence[str]) -> pa.Table:
+        """These columns over ``span``; one that no file has is left out."""
+        parts: list[pa.Table] = []
+        for file in self.over(span):
+            part = file.span.overlap(span)
+            if part is not None:
+                table = self.open(file).read(["_id", *columns])
+                parts.append(table.slice(part.first - file.span.first, len(part)))
+        return concat_by_name(parts) if parts else pa.table({"_id": pa.array([], pa.int64())})
+
+
+class ChainReader:
+    """The output of the last of a chain of layers: input, step, step, … (a GenerationReader)."""
+
+    def __init__(self, layers: Sequence[Layer], shard_id: str, span: Span) -> None:
+        self.layers = tuple(layers)
+        self._by_step = {layer.step: layer for layer in layers}
+        self._shard, self._span = shard_id, span
+        self._last = self.layers[-1]
+
+    def schema(self) -> dict[str, pa.DataType]:
+        """Payload columns of the shard's first file, with their types."""
+        for file in self._last.over(self._span)[:1]:
+            part = file.span.overlap(self._span)
+            if part is not None:
+                table = self.read(Span(part.first, part.first))
+                return {name: table.schema.field(name).type for name in table.column_names if name[0] != "_"}
+        return {}
+
+    def owners(self, span: Span) -> dict[str, str | None]:
+        """Payload and side column → the step whose files hold it over all of ``span``; None: no single one."""
+        parts = [self._last.open(file).footer.owners for file in self._last.over(span)]
+        found: dict[str, str | None] = {}
+        for name in dict.fromkeys(name for owners in parts for name in owners):
+            steps = {owners.get(name) for owners in parts}
+            found[name] = steps.pop() if len(steps) == 1 else None
+        return found
+
+    def read(self, span: Span, columns: Sequence[str] | None = None) -> pa.Table:
+        """See :class:`batch_provider.engine.ports.GenerationReader`."""
+        self._last.require(span, self._shard)
+        parts: list[pa.Table] = []
+        for file in self._last.over(span):
+            part = file.span.overlap(span)
+            if part is not None:
+                parts.append(self._read_part(part, self._last.open(file).footer.owners, columns))
+        return concat_by_name(parts)
+
+    def _read_part(self, span: Span, owners: Mapping[str, str], columns: Sequence[str] | None) -> pa.Table:
+        wanted = [name for name in owners if columns is None or name in columns or name in SIDE_COLUMNS]
+        by_owner: dict[str, list[str]] = {self._last.step: []}
+        for name in wanted:
+            by_owner.setdefault(owners[name], []).append(name)
+        found: dict[str, Any] = {}
+        for step, names in by_owner.items():
+            own = ["_status", "_out"] if step == self._last.step else []
+            rows = self._by_step[step].rows(span, [*names, *own])
+            found.update(zip(rows.column_names, rows.columns, strict=True))
+        count = len(span)
+        if "_status" not in found:  # an input file without malformed records says nothing of status
+            found["_status"] = pa.repeat(pa.scalar(int(Outcome.SUCCEEDED), pa.uint8()), count)
+        if "_out" not in found:
+            found["_out"] = pa.repeat(pa.scalar(0, pa.int32()), count)
+        order = [name for name in wanted if name in found and name not in SIDE_COLUMNS]
+        tail = [name for name in ("_id", "_status", "_out", *SIDE_COLUMNS) if name in found]
+        return pa.table({name: found[name] for name in [*order, *tail]})
+
+    def failures(self, span: Span) -> list[dict[str, Any]]:
+        """Every failure of the records of ``span`` in this chain, in order of steps."""
+        found: list[dict[str, Any]] = []
+        for layer in self.layers:
+            for file in layer.over(span):
+                opened = layer.open(file)
+                part = file.span.overlap(span)
+                if opened.footer.tally.failed and part is not None:
+                    rows = opened.read(["_id", "_error"]).slice(part.first - file.span.first, len(part))
+                    found.extend(_failure_rows(rows, layer.step))
+        return found
+
+
+def _failure_rows(rows: pa.Table, step: str) -> list[dict[str, Any]]:
+    failed = rows.filter(rows["_error"].is_valid())
+    return [
+        {
+            "_id": row["_id"],
+            "step": INPUT_PHASE if step == INPUT_PHASE else step,
+            "type": row["_error"]["type"],
+            "message": row["_error"]["message"],
+            "at": row["_error"]["at"],
+        }
+        for row in failed.to_pylist()
+    ]

@@ -1,0 +1,185 @@
+"""A held claim: the right of one attempt to write the output of (step, shard)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import reduce
+from types import MappingProxyType
+
+import pyarrow as pa
+
+from batch_provider.domain.instance import Claim, Close, Manifest
+from batch_provider.domain.layout import ClaimId, FileRef, ShardRef, Span, overlay
+from batch_provider.domain.outcome import CloseOutcome
+from batch_provider.domain.tally import Tally
+from batch_provider.engine.ports import Clock, GenerationReader
+from batch_provider.storage import paths
+from batch_provider.storage.blobs import Blobs, get_json, put_json
+from batch_provider.storage.checkpoints import Footer, encode, open_checkpoint
+
+SYNC_SECONDS = 1.0
+REPORT_SECONDS = 1.0
+
+
+class HeldClaim:
+    """What one attempt may write, and what is there already (a ShardWork)."""
+
+    def __init__(  # noqa: PLR0913  # made in one place, by Generation.claim
+        self,
+        blobs: Blobs,
+        clock: Clock,
+        generation: str,
+        manifest: Manifest,
+        claim: Claim,
+        adopted: Mapping[FileRef, Tally],
+        upstream: GenerationReader,
+        *,
+        resumes: bool,
+        settled: bool = False,
+    ) -> None:
+        self.settled = settled
+        self.claim, self.shard, self.upstream = claim, manifest.shard(claim.shard), upstream
+        self._blobs, self._clock = blobs, clock
+        self._generation, self._manifest = generation, manifest
+        self._tallies: dict[FileRef, Tally] = {
+            file: tally if file.claim.epoch >= claim.since else replace(tally, newly_failed=0)
+            for file, tally in adopted.items()
+        }
+        self._total = self._sum()
+        self.rewrites: tuple[FileRef, ...] = () if resumes else overlay(adopted)
+        self._synced_at = self._reported_at = clock.monotonic() - REPORT_SECONDS
+
+    @property
+    def files(self) -> tuple[FileRef, ...]:
+        """Adopted files and own ones; the later of two over the same ids counts."""
+        return overlay(self._tallies)
+
+    @property
+    def tally(self) -> Tally:
+        """Outcomes over :attr:`files`."""
+        return self._total
+
+    def _sum(self) -> Tally:
+        return reduce(Tally.__add__, (self._tallies[file] for file in self.files), Tally())
+
+    def previous(self, file: FileRef) -> pa.Table:
+        """All rows of a file of this step."""
+        opened = open_checkpoint(self._blobs, self._path(file), file)
+        return opened.read(opened.columns)
+
+    def footer_owners(self, file: FileRef) -> Mapping[str, str]:
+        """Column → owning step, as that file's footer says."""
+        return open_checkpoint(self._blobs, self._path(file), file).footer.owners
+
+    def checkpoint(self, table: pa.Table, span: Span, owners: Mapping[str, str], tally: Tally) -> None:
+        """Commit the rows of ``span``: the rename is the commit."""
+        buffer, digest = encode(table, Footer(self.claim.step, owners, tally))
+        file = FileRef(span, self.claim.id, digest)
+        self._blobs.put(self._path(file), buffer)
+        rewritten = any(present.span == span for present in self.claim.adopted)
+        self._tallies[file] = tally
+        self._total = self._sum() if rewritten else self._total + tally
+        if self._clock.monotonic() - self._synced_at >= SYNC_SECONDS:
+            self._blobs.sync()
+            self._total = self._sum()
+        self._synced_at = self._clock.monotonic()
+
+    def _path(self, file: FileRef) -> str:
+        return paths.output_file(self._generation, self.claim.step, self.shard.id, file)
+
+    def report(self, tally: Tally) -> None:
+        """Write the progress file, at most once a second or when the failures have grown."""
+        now = self._clock.monotonic()
+        if now - self._reported_at < REPORT_SECONDS:
+            return
+        self._reported_at = now
+        self.report_now(tally)
+
+    def report_now(self, tally: Tally) -> None:
+        """Write the progress file."""
+        name = paths.progress_file(self._generation, self.claim.step, self.shard.id, self.claim.id)
+        document = {"round": self.claim.round, "at": self._clock.now().isoformat(), "tally": tally.to_json()}
+        put_json(self._blobs, name, document)
+
+    def failed_elsewhere(self) -> tuple[int, int]:
+        """Sum the progress files of the highest claims of this round, and the input's failures."""
+        failed, finished = self._manifest.failed_on_input, 0
+        for shard in self._manifest.shards:
+            received = 0
+            for step in self._manifest.steps:
+                if (step["name"], shard.id) == (self.claim.step, self.shard.id):
+                    continue
+                tally = self._progress_of(step["name"], shard)
+                failed += tally.newly_failed
+                received = max(received, tally.received)
+            finished += received
+        return failed, finished
+
+    def _progress_of(self, step: str, shard: ShardRef) -> Tally:
+        directory = f"{self._generation}/progress/{step}/{shard.id}"
+        names = self._blobs.files(directory)
+        if not names:
+            return Tally()
+        try:
+            document = get_json(self._blobs, f"{directory}/{names[-1]}")
+        except FileNotFoundError:
+            return Tally()
+        return Tally.from_json(document["tally"]) if document["round"] == self.claim.round else Tally()
+
+    def successor(self) -> ClaimId | None:
+        """The highest claim, if it is not this one."""
+        names = self._blobs.files(paths.claims_dir(self._generation, self.claim.step, self.shard.id))
+        highest = max((ClaimId.parse(name.removesuffix(".json")) for name in names), default=self.claim.id)
+        return highest if highest > self.claim.id else None
+
+    def stop_reason(self) -> str | None:
+        """The reason of a stop request that no result has answered."""
+        names = self._blobs.files(f"{self._generation}/stop")
+        if not names:
+            return None
+        answered = answered_stops(self._blobs, self._generation)
+        for name in names:
+            if name not in answered:
+                return str(get_json(self._blobs, f"{self._generation}/stop/{name}").get("reason", "a stop request"))
+        return None
+
+    def close(
+        self,
+        outcome: CloseOutcome,
+        tally: Tally,
+        *,
+        fingerprint: str,
+        reason: str = "",
+        stacks: Mapping[str, str] = MappingProxyType({}),
+    ) -> Close:
+        """Sync all files, write the close, sync again: a close never names what a power loss could tear."""
+        close = Close(
+            claim=self.claim.id,
+            step=self.claim.step,
+            shard=self.shard.id,
+            outcome=outcome,
+            files=self.files,
+            tally=tally,
+            info=self.claim.info,
+            started_at=self.claim.started_at,
+            ended_at=self._clock.now().isoformat(),
+            fingerprint=fingerprint,
+            reason=reason,
+            stacks=dict(stacks),
+        )
+        self.report_now(tally)
+        self._blobs.sync()
+        name = paths.close_file(self._generation, self.claim.step, self.shard.id, self.claim.id)
+        put_json(self._blobs, name, close.to_json())
+        self._blobs.sync()
+        return close
+
+
+def answered_stops(blobs: Blobs, generation: str) -> set[str]:
+    """Stop requests that a sealed result lists."""
+    found: set[str] = set()
+    for name in blobs.files(generation):
+        if paths.result_claim(name) is not None:
+            found.update(get_json(blobs, f"{generation}/{name}")["stops"])
+    return found

@@ -1,0 +1,180 @@
+"""A whole job in one process: no Airflow, no database."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from batch_provider.domain.errors import StopProcessingError
+from batch_provider.domain.instance import AttemptInfo, JobInstance
+from batch_provider.domain.names import default_instance_id
+from batch_provider.domain.result import BatchJobResult
+from batch_provider.domain.spec import JobSpec, StepSpec
+from batch_provider.engine.clock import SystemClock
+from batch_provider.engine.complete import complete
+from batch_provider.engine.invoke import UserFunction
+from batch_provider.engine.load import load_instance
+from batch_provider.engine.ports import Clock, Source, SourceAccess
+from batch_provider.engine.process import ShardTask, process_shard
+from batch_provider.engine.rows import concat_by_name
+from batch_provider.engine.stream import StreamTask, process_stream
+from batch_provider.storage.blobs import Blobs, MemoryBlobs
+from batch_provider.storage.completion import Completion
+from batch_provider.storage.generation import Generation
+from batch_provider.storage.ledger import live_ledger
+from batch_provider.storage.sources.access import LocalAccess
+from batch_provider.storage.sources.records import Records
+from batch_provider.storage.store import InstanceStore
+
+
+class LocalRun:
+    """Runs the phases of a job one by one in this process; :func:`run_job` runs them all.
+
+    Args:
+        job: what to run; a source given to :meth:`load` replaces its own.
+        store: where to keep it; memory by default.
+        clock: the time.
+        run_id, dag_id: names of the run; together with the job they make the instance id.
+        access: how sources reach file systems and databases.
+        shards: replaces ``job.shards``; without either, one shard.
+    """
+
+    def __init__(
+        self,
+        job: JobSpec,
+        *,
+        store: Blobs | None = None,
+        clock: Clock | None = None,
+        dag_id: str = "local",
+        run_id: str = "run",
+        instance_id: str | None = None,
+        access: SourceAccess | None = None,
+        shards: int | None = None,
+    ) -> None:
+        self.job = replace(job, shards=shards) if shards is not None else job
+        self.clock = clock or SystemClock()
+        identity = instance_id or default_instance_id(dag_id, run_id, job.name)
+        self.instance = JobInstance(identity, dag_id, run_id, job.name)
+        self.store = InstanceStore(store or MemoryBlobs(), self.clock, self.instance)
+        self._access = access or LocalAccess()
+        self._round = 0
+        self.info = self._info()
+
+    def _info(self) -> AttemptInfo:
+        return AttemptInfo(round_token=f"local-{self._round}", host=socket.gethostname(), pid=os.getpid())
+
+    def next_round(self) -> None:
+        """What comes now is a clear or a rerun, not a retry."""
+        self._round += 1
+        self.info = self._info()
+
+    @property
+    def generation(self) -> Generation:
+        """The loaded generation.
+
+        Raises:
+            LookupError: nothing is loaded.
+        """
+        latest = self.store.latest()
+        if latest is None:
+            raise LookupError(f"job {self.job.name!r} has no loaded instance; call load() first")
+        return latest
+
+    def load(self, source: Any = None) -> list[str]:
+        """Load and dispatch; returns the ids of the shards."""
+        job = self.job if source is None else replace(self.job, source=as_source(source))
+        manifest = load_instance(
+            job, self.store, self.instance, info=self.info, access=self._access, clock=self.clock, slots=1
+        )
+        return [shard.id for shard in manifest.shards]
+
+    def process(self, step: StepSpec, shard: str) -> None:
+        """Process one step of one shard, as one attempt of a mapped task would."""
+        work = self.generation.claim(step.name, shard, self.info)
+        process_shard(ShardTask(self.job, step, work, self.clock, self._constant()))
+
+    def _constant(self) -> Mapping[str, Any]:
+        return {"instance": self.instance}
+
+    def stream(self, step: StepSpec) -> None:
+        """Run a streaming aggregator over all shards, as the barrier task would."""
+        generation = self.generation
+        works = [generation.claim(step.name, shard.id, self.info) for shard in generation.manifest.shards]
+        process_stream(StreamTask(self.job, step, works, self.clock, self._constant()))
+
+    def process_all(self) -> None:
+        """Process every stage; a shard that was stopped goes no further, and holds the next barrier."""
+        shards = [shard.id for shard in self.generation.manifest.shards]
+        for stage in self.job.stages():
+            held = [shard for shard in shards if not self._process_stage(stage, shard)]
+            if held or not shards:
+                return
+            try:
+                if stage[-1].is_streaming:
+                    self.stream(stage[-1])
+            except StopProcessingError:
+                return  # as in Airflow: the task fails, on-complete gives the verdict
+
+    def _process_stage(self, stage: tuple[StepSpec, ...], shard: str) -> bool:
+        try:
+            for step in stage:
+                if not step.is_streaming:
+                    self.process(step, shard)
+        except StopProcessingError:
+            return False  # as in Airflow: the task fails, on-complete gives the verdict
+        return True
+
+    def complete(self) -> BatchJobResult:
+        """Close the instance; runs the job's on_complete function, if it has one."""
+        callback = self.job.on_complete
+        call = UserFunction("on_complete", callback, (), self._constant()).once if callback else None
+        return complete(self.job, Completion(self.generation), info=self.info, clock=self.clock, callback=call)
+
+    def run(self, source: Any = None) -> BatchJobResult:
+        """All phases."""
+        self.load(source)
+        self.process_all()
+        return self.complete()
+
+    def output(self, step: str | None = None) -> list[dict[str, Any]]:
+        """The payloads after ``step`` (default: the last), for asserting on; small inputs only."""
+        steps = (*self.job.upstream_of(step), self.job.step(step)) if step else self.job.steps
+        generation = self.generation
+        tables: list[pa.Table] = []
+        for shard in generation.manifest.shards:
+            reader = generation.latest_reader(steps[-1].name, shard.id)
+            tables.append(reader.read(shard.span))
+        if not tables:
+            return []
+        table = concat_by_name(tables)
+        kept = table["_kept"].to_pylist() if "_kept" in table.column_names else [None] * table.num_rows
+        plain = table.select([name for name in table.column_names if not name.startswith("_")])
+        return [row | json.loads(text or "{}") for row, text in zip(plain.to_pylist(), kept, strict=True)]
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Ask the ledger (tables steps, attempts, outcome_runs, failures; views outcomes, records, errors)."""
+        with closing(live_ledger(self.generation)) as connection:
+            return connection.execute(sql).fetchall()
+
+
+def run_job(job: JobSpec, records: Any = None, **options: Any) -> BatchJobResult:
+    """Run a job in this process and return its result.
+
+    Args:
+        job: what to run.
+        records: its input (anything ``Records`` takes, or a source); None: the job's own source.
+        **options: of :class:`LocalRun`.
+    """
+    return LocalRun(job, **options).run(records)
+
+
+def as_source(records: Any) -> Source:
+    """A source as it is; anything else as ``Records`` of it."""
+    return records if isinstance(records, Source) else Records(records)

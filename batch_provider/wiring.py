@@ -1,0 +1,55 @@
+"""The composition root: from settings to stores, and from Airflow connections to sources."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any
+
+from batch_provider.config import Settings, load_settings
+from batch_provider.domain.instance import JobInstance
+from batch_provider.engine.clock import SystemClock
+from batch_provider.storage.blobs import Blobs, LocalBlobs
+from batch_provider.storage.sources.access import LocalAccess
+from batch_provider.storage.store import InstanceStore
+
+
+def open_blobs(settings: Settings) -> Blobs:
+    """The configured store."""
+    return LocalBlobs(settings.storage_path)
+
+
+def instance_store(instance: JobInstance, settings: Settings | None = None) -> InstanceStore:
+    """The files of one instance in the configured store."""
+    return InstanceStore(open_blobs(settings or load_settings()), SystemClock(), instance)
+
+
+def worker_slots() -> int:
+    """How many tasks can run side by side: Airflow's parallelism, at most two for each core."""
+    from airflow.sdk.configuration import conf
+
+    parallelism = conf.getint("core", "parallelism", fallback=32) or 32
+    return int(min(parallelism, 2 * (os.cpu_count() or 1)))
+
+
+class AirflowAccess:
+    """Sources reach outside through Airflow connections (a SourceAccess)."""
+
+    def filesystem(self, url: str) -> tuple[Any, str]:
+        """``scheme://conn_id@…`` through Airflow's object storage, everything else through fsspec."""
+        scheme, separator, rest = url.partition("://")
+        if separator and "@" in rest.split("/", 1)[0] and "::" not in url:
+            from airflow.sdk import ObjectStoragePath
+
+            path = ObjectStoragePath(f"{scheme}://{rest}")
+            return path.fs, path.path
+        return LocalAccess().filesystem(url)
+
+    @contextmanager
+    def database(self, conn_id: str) -> Iterator[Any]:
+        """A DB-API connection of the connection's own hook."""
+        from airflow.sdk import BaseHook
+
+        with closing(BaseHook.get_hook(conn_id).get_conn()) as connection:
+            yield connection
