@@ -10,10 +10,10 @@ ARGS ?=
 
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test e2e lint fmt type arch check clean
+.PHONY: help setup demo up down test e2e lint fmt type arch check compose-check clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED)  ## make .venv with everything in it; again only when pyproject.toml has changed
 
@@ -47,6 +47,9 @@ arch: $(INSTALLED)  ## imports point one way
 	@$(VENV)/bin/lint-imports --no-logo
 
 check: lint type arch test  ## all of the above that a change must pass
+
+compose-check: $(INSTALLED)  ## docker-compose.yaml is good, by the real Compose; no Docker needed
+	@sh docker/compose-check.sh $(PY)
 
 clean:  ## remove caches, builds and the local Airflow's home; .venv stays
 	@if [ -e .airflow/runner.json ]; then $(PY) -m scripts.local_airflow down; fi

@@ -10,13 +10,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from batch_provider.deadlines import batch_deadline
     from batch_provider.domain.accept import AcceptPolicy
-    from batch_provider.domain.errors import BatchError
+    from batch_provider.domain.errors import BatchError, InvalidOptionError, JobDefinitionError, JobFailedError
     from batch_provider.domain.instance import JobInstance
     from batch_provider.domain.outcome import JobState, Outcome
     from batch_provider.domain.result import BatchJobResult
-    from batch_provider.domain.spec import AggregatorSpec, JobSpec, StepSpec
-    from batch_provider.operators.aggregate import BatchAggregatorOperator
+    from batch_provider.domain.spec import AggregatorSpec, CallPolicy, JobSpec, StepSpec
+    from batch_provider.hooks.batch import BatchHook
+    from batch_provider.notifications.notifier import BatchNotifier
+    from batch_provider.operators.aggregate import BatchAggregatorOperator, BatchStreamOperator
     from batch_provider.operators.load import BatchJobOperator
     from batch_provider.operators.on_complete import BatchOnCompleteOperator
     from batch_provider.operators.step import BatchStepOperator
@@ -32,12 +35,19 @@ __all__ = [
     "AggregatorSpec",
     "BatchAggregatorOperator",
     "BatchError",
+    "BatchHook",
     "BatchJob",
     "BatchJobOperator",
     "BatchJobResult",
+    "BatchNotifier",
     "BatchOnCompleteOperator",
     "BatchStepOperator",
+    "BatchStreamOperator",
+    "CallPolicy",
     "Files",
+    "InvalidOptionError",
+    "JobDefinitionError",
+    "JobFailedError",
     "JobInstance",
     "JobSpec",
     "JobState",
@@ -45,6 +55,7 @@ __all__ = [
     "Records",
     "Sql",
     "StepSpec",
+    "batch_deadline",
 ]
 
 _HOMES = {
@@ -52,12 +63,19 @@ _HOMES = {
     "AggregatorSpec": "domain.spec",
     "BatchAggregatorOperator": "operators.aggregate",
     "BatchError": "domain.errors",
+    "BatchHook": "hooks.batch",
     "BatchJob": "task_group",
     "BatchJobOperator": "operators.load",
     "BatchJobResult": "domain.result",
+    "BatchNotifier": "notifications.notifier",
     "BatchOnCompleteOperator": "operators.on_complete",
     "BatchStepOperator": "operators.step",
+    "BatchStreamOperator": "operators.aggregate",
+    "CallPolicy": "domain.spec",
     "Files": "storage.sources.files",
+    "InvalidOptionError": "domain.errors",
+    "JobDefinitionError": "domain.errors",
+    "JobFailedError": "domain.errors",
     "JobInstance": "domain.instance",
     "JobSpec": "domain.spec",
     "JobState": "domain.outcome",
@@ -65,6 +83,7 @@ _HOMES = {
     "Records": "storage.sources.records",
     "Sql": "storage.sources.sql",
     "StepSpec": "domain.spec",
+    "batch_deadline": "deadlines",
 }
 
 

@@ -18,13 +18,11 @@ class Settings:
     """What the installation decides for every job that does not decide for itself."""
 
     storage_path: str
-    """A directory or an object store URL, never empty."""
+    """A directory, never empty."""
     block_size: int | None
     """Records in a block; None: chosen from the input's size."""
     max_failed_records: int
     """Failed records a job takes before it stops; -1: it never stops."""
-    retention_days: int
-    """Days after which a finished instance may be purged."""
 
 
 def load_settings() -> Settings:
@@ -37,7 +35,6 @@ def load_settings() -> Settings:
         storage_path=_storage_path(_option("storage_path")),
         block_size=_block_size(_option("block_size")),
         max_failed_records=_whole_number("max_failed_records", minimum=-1),
-        retention_days=_whole_number("retention_days", minimum=1),
     )
 
 

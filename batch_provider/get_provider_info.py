@@ -25,6 +25,9 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             }
         ],
+        "hooks": [{"integration-name": _INTEGRATION, "python-modules": ["batch_provider.hooks.batch"]}],
+        "task-decorators": [{"name": "batch_step", "class-name": "batch_provider.decorators.batch_step_task"}],
+        "notifications": ["batch_provider.notifications.notifier.BatchNotifier"],
         "config": {
             "batch_provider": {
                 "description": "Record-level batch jobs.",
@@ -32,7 +35,7 @@ def get_provider_info() -> dict[str, Any]:
                     "storage_path": {
                         "description": (
                             "Where job instances are kept: a directory that every worker and the API server "
-                            "share, or an object store URL. Empty: the folder batch inside AIRFLOW_HOME, "
+                            "share. Empty: the folder batch inside AIRFLOW_HOME, "
                             "which is enough for one machine only."
                         ),
                         "version_added": "0.1.0",
@@ -59,13 +62,6 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "integer",
                         "example": "100",
                         "default": "0",
-                    },
-                    "retention_days": {
-                        "description": "Days after which the purge removes a finished job instance.",
-                        "version_added": "0.1.0",
-                        "type": "integer",
-                        "example": "30",
-                        "default": "7",
                     },
                 },
             }

@@ -6,29 +6,43 @@ Airflow is imported only when a DAG is being defined, so a job also runs in a pl
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from difflib import get_close_matches
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from batch_provider.domain.accept import AcceptPolicy
-from batch_provider.domain.errors import DuplicateStepError, JobDefinitionError
+from batch_provider.domain.errors import (
+    DuplicateStepError,
+    InvalidExpressionError,
+    InvalidOptionError,
+    JobDefinitionError,
+)
 from batch_provider.domain.limits import FailureLimit
 from batch_provider.domain.result import BatchJobResult
 from batch_provider.domain.spec import (
     AUTO,
     AcceptExpression,
     AggregatorSpec,
+    CallPolicy,
     JobSpec,
     StepSpec,
 )
+from batch_provider.operators.node import JobNode
 
 if TYPE_CHECKING:
-    from airflow.sdk import TaskGroup
+    from batch_provider.operators.load import BatchJobOperator
+    from batch_provider.operators.on_complete import BatchOnCompleteOperator
+
+_STEP_OPTIONS = frozenset({"accept_policy", "accept_expression", "reads", "drop", "output"})
+_CALL_OPTIONS = frozenset(CallPolicy.__dataclass_fields__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class BatchJob:
+class BatchJob(JobNode):
     """A batch job, declared inside ``with``; in a DAG it becomes a task group of that name.
 
     Args:
@@ -40,8 +54,12 @@ class BatchJob:
         minimum_sample: records that must be finished before the ratio is looked at.
         block_size: records in a checkpoint, or ``auto``; None: ``[batch_provider] block_size``.
         shards: mapped tasks for each step; None: from the input's size and the worker slots.
+        sla: how long an instance may take, from the start of its load, or of the rerun.
+        on_sla: ``alert`` says so and goes on; ``stop`` stops at the next block boundary, and a rerun carries on.
         max_records: more than these in the input fail the load.
         variables: what every record's variables start with.
+        alert_conn_id: Airflow connection (smtp or http) for the alerts the job sends by itself: it is late and
+            ``on_sla`` is ``alert``, or records failed under ``max_failed_records=-1``.
         job_instance_id: templated; None: from DAG id, run id and job name.
         task_options: Airflow options for every task of the job (``pool``, ``retries``, …).
 
@@ -59,30 +77,37 @@ class BatchJob:
         minimum_sample: int = 1_000,
         block_size: int | str | None = None,
         shards: int | None = None,
+        sla: timedelta | None = None,
+        on_sla: str = "alert",
         max_records: int | None = None,
         variables: Mapping[str, Any] | None = None,
+        alert_conn_id: str | None = None,
         job_instance_id: str | None = None,
         task_options: Mapping[str, Any] | None = None,
     ) -> None:
+        super().__init__(name)
         settings = _settings() if max_failed_records is None or block_size is None else None
         if max_failed_records is None:
             max_failed_records = settings.max_failed_records if settings else 0
         if block_size is None:
             block_size = (settings.block_size if settings else None) or AUTO
-        self._base = JobSpec(
-            name,
-            source=source,
-            limit=FailureLimit(max_failed_records, max_failed_ratio, minimum_sample),
-            block_size=block_size,
-            shards=shards,
-            max_records=max_records,
-            variables=variables or {},
-        )
+        with self._placing(f" in job {name!r}"):
+            self._base = JobSpec(
+                name,
+                source=source,
+                limit=FailureLimit(max_failed_records, max_failed_ratio, minimum_sample),
+                block_size=block_size,
+                shards=shards,
+                sla=sla,
+                on_sla=on_sla,
+                max_records=max_records,
+                variables=variables or {},
+                alert_conn_id=alert_conn_id,
+            )
         self._steps: list[StepSpec] = []
         self._on_complete: Callable[..., Any] | None = None
-        self._instance_id = job_instance_id
-        self._task_options = dict(task_options or {})
-        self.group: TaskGroup | None = None
+        self.job_instance_id = job_instance_id
+        self.task_options = dict(task_options or {})
 
     # --- declaring --------------------------------------------------------------------------------------------
 
@@ -99,6 +124,12 @@ class BatchJob:
         reads: Iterable[str] | None = None,
         drop: Iterable[str] = (),
         output: str = "patch",
+        retries: int = 0,
+        retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
+        retry_delay: float | timedelta = 0.1,
+        max_retry_delay: float | timedelta = 30.0,
+        timeout: float | timedelta | None = None,
+        concurrency: int = 1,
         **task_options: Any,
     ) -> Callable[[F], F]: ...
 
@@ -108,8 +139,9 @@ class BatchJob:
         Args:
             function: takes the payload (a dict) and, if its signature names them, ``variables``, ``failures``,
                 ``record_id``, ``instance`` and names of Airflow's context. It returns a patch or None.
-            **options: ``name`` (default: the function's), those of :class:`StepSpec`, and Airflow options of the
-                step's tasks.
+            **options: ``name`` (default: the function's), those of :class:`StepSpec` and :class:`CallPolicy`
+                (``retries`` are of a record), and Airflow options of the step's tasks: by keyword (``pool``,
+                ``queue``, …), or in ``task_options={"retries": 2}`` where a name means both.
         """
         name = options.pop("name", None)
 
@@ -126,6 +158,7 @@ class BatchJob:
         size: int | None = None,
         streaming: bool = False,
         on_error: str = "fail_group",
+        on_redrive: str = "new",
         **options: Any,
     ) -> Callable[[F], F]:
         """Declare an aggregator: a step whose function is called for groups of records.
@@ -135,9 +168,10 @@ class BatchJob:
             size: records in a group (sized); the last group of a shard may be smaller.
             streaming: one call with every record of the step.
             on_error: ``fail_group`` or ``isolate``.
+            on_redrive: what a streaming aggregator gets in a redrive: ``new`` records only, or ``all``.
             **options: of :class:`StepSpec`; others are Airflow options of the step's tasks.
         """
-        spec = AggregatorSpec(size=size, streaming=streaming, on_error=on_error)
+        spec = AggregatorSpec(size=size, streaming=streaming, on_error=on_error, on_redrive=on_redrive)
 
         def declare(declared: F) -> F:
             self._add(name or declared.__name__, declared, spec, options)
@@ -161,18 +195,19 @@ class BatchJob:
     ) -> None:
         if any(step.name == name for step in self._steps):
             raise DuplicateStepError(self.name, name)
-        own = {key: options.pop(key) for key in list(options) if key in StepSpec.__dataclass_fields__}
-        step = StepSpec(name, function, aggregator=aggregator, task_options=options, **own)
-        if isinstance(step.accept_expression, str):
-            from batch_provider.engine.expressions import check_expression
+        with self._placing(f" in step {name!r} of job {self.name!r}"):
+            self._steps.append(_step_spec(name, function, aggregator, options))
 
-            check_expression(step.accept_expression)
-        self._steps.append(step)
-
-    @property
-    def name(self) -> str:
-        """Of the job."""
-        return self._base.name
+    @staticmethod
+    @contextmanager
+    def _placing(place: str) -> Iterator[None]:
+        """Say in the message of a wrong definition which step or job it is of."""
+        try:
+            yield
+        except InvalidOptionError as error:
+            raise InvalidOptionError(error.option, error.value, error.allowed, place) from None
+        except InvalidExpressionError as error:
+            raise InvalidExpressionError(error.expression, error.reason, place) from None
 
     @property
     def spec(self) -> JobSpec:
@@ -192,7 +227,26 @@ class BatchJob:
         """
         from batch_provider.testing.local import run_job
 
+        if records is None and self._base.source is None:
+            raise InvalidOptionError("records", None, f"some input: job {self.name!r} has no source of its own")
         return run_job(self.spec, records, **options)
+
+    # --- wiring by hand ---------------------------------------------------------------------------------------
+
+    def load_task(self, task_id: str = "load", **options: Any) -> BatchJobOperator:
+        """The load task of a job that is wired by hand; map the task group of its steps over ``.output``."""
+        from batch_provider.operators.load import BatchJobOperator
+
+        return BatchJobOperator(task_id=task_id, **self._by_hand(options))
+
+    def on_complete_task(self, task_id: str = "on_complete", **options: Any) -> BatchOnCompleteOperator:
+        """The last task of a job that is wired by hand."""
+        from batch_provider.operators.on_complete import BatchOnCompleteOperator
+
+        return BatchOnCompleteOperator(task_id=task_id, **self._by_hand(options))
+
+    def _by_hand(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        return {"job": self, "job_instance_id": self.job_instance_id, **self.task_options, **options}
 
     # --- wiring -----------------------------------------------------------------------------------------------
 
@@ -207,50 +261,25 @@ class BatchJob:
         if kind is None and (dag := _current_dag()) is not None:
             from batch_provider.operators.wire import wire_job
 
-            self.group = wire_job(dag, self.spec, self._instance_id, self._task_options)
-
-    def _wired(self) -> TaskGroup:
-        if self.group is None:
-            raise JobDefinitionError(f"Job {self.name!r} has no tasks: declare it inside a DAG, and close its with.")
-        return self.group
-
-    @property
-    def roots(self) -> Any:
-        """The first tasks, for ``task >> job``."""
-        return self._wired().roots
-
-    @property
-    def leaves(self) -> Any:
-        """The last tasks, for ``job >> task``."""
-        return self._wired().leaves
-
-    def update_relative(self, other: Any, upstream: bool = True, edge_modifier: Any = None) -> None:
-        """Airflow's side of ``task >> job``."""
-        self._wired().update_relative(other, upstream, edge_modifier)
-
-    def __rshift__(self, other: Any) -> Any:
-        """``job >> task``."""
-        self._wired().set_downstream(_node(other))
-        return other
-
-    def __lshift__(self, other: Any) -> Any:
-        """``job << task``."""
-        self._wired().set_upstream(_node(other))
-        return other
-
-    def __rrshift__(self, other: Any) -> Self:
-        """``[task, …] >> job``."""
-        self << other
-        return self
-
-    def __rlshift__(self, other: Any) -> Self:
-        """``[task, …] << job``."""
-        self >> other
-        return self
+            self.group = wire_job(dag, self.spec, self.job_instance_id, self.task_options)
 
 
-def _node(other: Any) -> Any:
-    return other._wired() if isinstance(other, BatchJob) else other
+def _step_spec(
+    name: str, function: Callable[..., Any], aggregator: AggregatorSpec | None, options: dict[str, Any]
+) -> StepSpec:
+    """Sort the options of a step: its own, those of its calls, and Airflow's."""
+    own = {key: options.pop(key) for key in list(options) if key in _STEP_OPTIONS}
+    calls = CallPolicy(**{key: options.pop(key) for key in list(options) if key in _CALL_OPTIONS})
+    tasks = {**options.pop("task_options", {}), **options}
+    for option, value in options.items():
+        if near := get_close_matches(option, _STEP_OPTIONS | _CALL_OPTIONS, n=1, cutoff=0.8):
+            raise InvalidOptionError(option, value, f"{near[0]}=, if that is what was meant")
+    step = StepSpec(name, function, calls=calls, aggregator=aggregator, task_options=tasks, **own)
+    if isinstance(step.accept_expression, str):
+        from batch_provider.engine.expressions import check_expression
+
+        check_expression(step.accept_expression)
+    return step
 
 
 def _current_dag() -> Any:

@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 from batch_provider.config import Settings, load_settings
+from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.domain.instance import JobInstance
 from batch_provider.engine.clock import SystemClock
 from batch_provider.storage.blobs import Blobs, LocalBlobs
@@ -16,7 +17,15 @@ from batch_provider.storage.store import InstanceStore
 
 
 def open_blobs(settings: Settings) -> Blobs:
-    """The configured store."""
+    """The configured store.
+
+    Raises:
+        InvalidOptionError: it is the URL of an object store.
+    """
+    if "://" in settings.storage_path:
+        raise InvalidOptionError(
+            "[batch_provider] storage_path", settings.storage_path, "a directory that all workers see; no URL yet"
+        )
     return LocalBlobs(settings.storage_path)
 
 

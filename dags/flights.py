@@ -113,7 +113,7 @@ def flights() -> None:
                 }
                 for record, record_id, failed in zip(records, record_ids, failures, strict=True)
             ]
-            folder = Path(BaseHook.get_connection(CONNECTION).host).parent / "dead_letters" / instance.id
+            folder = Path(str(BaseHook.get_connection(CONNECTION).host)).parent / "dead_letters" / instance.id
             folder.mkdir(parents=True, exist_ok=True)
             # The ids in the name make it safe to call again: the same group is the same file.
             pq.write_table(pa.Table.from_pylist(rows), folder / f"{record_ids[0]}-{record_ids[-1]}.parquet")

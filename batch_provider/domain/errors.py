@@ -25,6 +25,8 @@ from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from batch_provider.domain.text import count
+
 if TYPE_CHECKING:
     from batch_provider.domain.result import BatchJobResult
 
@@ -61,9 +63,9 @@ class DuplicateStepError(JobDefinitionError):
 class InvalidExpressionError(JobDefinitionError):
     """An accept expression, check or assignment is not one scalar SQL expression."""
 
-    def __init__(self, expression: str, reason: str) -> None:
+    def __init__(self, expression: str, reason: str, place: str = "") -> None:
         super().__init__(
-            f"The expression {expression!r} cannot be used: {reason}. Write one scalar SQL expression over the "
+            f"The expression {expression!r}{place} cannot be used: {reason}. Write one scalar SQL expression over the "
             f"record's columns, for example \"amount > 0 AND country = 'NL'\"."
         )
         self.expression, self.reason = expression, reason
@@ -72,8 +74,8 @@ class InvalidExpressionError(JobDefinitionError):
 class InvalidOptionError(JobDefinitionError):
     """An option has a value outside what it allows."""
 
-    def __init__(self, option: str, value: object, allowed: str) -> None:
-        super().__init__(f"{option}={value!r} is not allowed; use {allowed}.")
+    def __init__(self, option: str, value: object, allowed: str, place: str = "") -> None:
+        super().__init__(f"{option}={value!r} is not allowed{place}; use {allowed}.")
         self.option, self.value, self.allowed = option, value, allowed
 
 
@@ -183,8 +185,9 @@ class FailureLimitExceededError(StopProcessingError):
 
     def __init__(self, failed: int, limit: str) -> None:
         super().__init__(
-            f"{failed:,} records failed, more than {limit} allows; no further block is started. Look at the error "
-            f"table in the on_complete task's log, then fix the cause and clear the failed tasks, or raise the limit."
+            f"{count(failed, 'record')} failed, more than {limit} allows; no further block is started. Look at the "
+            f"error table in the on_complete task's log, then fix the cause and clear the failed tasks, or raise the "
+            f"limit."
         )
         self.failed, self.limit = failed, limit
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from batch_provider.domain.layout import ClaimId, FileRef, ShardRef
@@ -12,6 +12,12 @@ from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.domain.tally import Tally
 
 LAYOUT_VERSION = 1
+
+
+def known_fields(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a document that this version knows; a later one of the same layout may have added some."""
+    names = {item.name for item in fields(kind)}
+    return {name: value for name, value in data.items() if name in names}
 
 
 @dataclass(frozen=True)
@@ -120,8 +126,8 @@ class Manifest:
         """Read what :meth:`to_json` wrote."""
         return cls(
             **{
-                **data,
-                "instance": JobInstance(**data["instance"]),
+                **known_fields(cls, data),
+                "instance": JobInstance(**known_fields(JobInstance, data["instance"])),
                 "load": ClaimId.parse(data["load"]),
                 "shards": tuple(map(ShardRef.from_json, data["shards"])),
                 "files": file_refs(data["files"]),
@@ -183,11 +189,11 @@ class Claim:
         """Read what :meth:`to_json` wrote."""
         return cls(
             **{
-                **data,
+                **known_fields(cls, data),
                 "id": ClaimId.parse(data["id"]),
                 "adopted": file_refs(data["adopted"]),
                 "upstream": Pin.from_json(data["upstream"]) if data["upstream"] else None,
-                "info": AttemptInfo(**data["info"]),
+                "info": AttemptInfo(**known_fields(AttemptInfo, data["info"])),
             }
         )
 
@@ -230,12 +236,12 @@ class Close:
         """Read what :meth:`to_json` wrote."""
         return cls(
             **{
-                **data,
+                **known_fields(cls, data),
                 "claim": ClaimId.parse(data["claim"]),
                 "outcome": CloseOutcome(data["outcome"]),
                 "files": file_refs(data["files"]),
                 "tally": Tally.from_json(data["tally"]),
-                "info": AttemptInfo(**data["info"]),
+                "info": AttemptInfo(**known_fields(AttemptInfo, data["info"])),
             }
         )
 

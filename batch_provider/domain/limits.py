@@ -38,16 +38,17 @@ class FailureLimit:
         if not _is_int(self.minimum_sample) or self.minimum_sample < 1:
             raise InvalidOptionError("minimum_sample", self.minimum_sample, "a whole number of records, 1 or more")
 
-    def exceeded(self, failed: int, finished: int) -> str | None:
+    def exceeded(self, failed: int, finished: int, *, final: bool = False) -> str | None:
         """Name the limit that ``failed`` of ``finished`` records exceed, or None.
 
-        A ratio replaces the default count of 0; an explicit count holds beside it.
+        A ratio replaces the default count of 0; an explicit count holds beside it. When the counts are ``final``,
+        the ratio is asked however few records there are: a small input must not pass with every record failed.
         """
         counts = self.max_failed_ratio is None or self.max_failed_records > 0
         if counts and self.max_failed_records != NO_LIMIT and failed > self.max_failed_records:
             return f"max_failed_records={self.max_failed_records:,}"
         ratio = self.max_failed_ratio
-        if ratio is not None and finished >= self.minimum_sample and failed > ratio * finished:
+        if ratio is not None and (final or finished >= self.minimum_sample) and failed > ratio * finished:
             return f"max_failed_ratio={ratio:g}"
         return None
 

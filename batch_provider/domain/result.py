@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 from batch_provider.domain.outcome import JobState
 from batch_provider.domain.tally import Tally
+from batch_provider.domain.text import count
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class BatchJobResult:
     def summary(self) -> str:
         """One sentence for logs, alerts and the task's error."""
         counts = (
-            f"{self.total_records:,} records: {self.successful_records:,} successful, "
+            f"{count(self.total_records, 'record')}: {self.successful_records:,} successful, "
             f"{self.failed_records:,} failed, {self.not_run_records:,} not run"
         )
         return f"Job {self.job!r} ({self.job_instance_id}) is {self.state}: {counts}. {self.reason}".rstrip()
@@ -152,7 +153,7 @@ class BatchJobResult:
         """Read what :meth:`to_json` wrote."""
         return cls(
             **{
-                **data,
+                **{field.name: data[field.name] for field in fields(cls) if field.name in data},
                 "state": JobState(data["state"]),
                 "steps": tuple(StepResult(**step) for step in data["steps"]),
                 "errors": tuple(ErrorCount(**error) for error in data["errors"]),

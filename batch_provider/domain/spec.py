@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from types import MappingProxyType
 from typing import Any
 
@@ -16,6 +18,7 @@ from batch_provider.domain.names import RESERVED_COLUMNS, check_name
 AUTO = "auto"
 ON_ERROR = ("fail_group", "isolate")
 ON_REDRIVE = ("new", "all")
+ON_SLA = ("alert", "stop")
 OUTPUTS = ("patch", "replace")
 
 AcceptExpression = str | Callable[..., object]
@@ -50,6 +53,43 @@ class AggregatorSpec:
             raise InvalidOptionError("on_error", self.on_error, "'fail_group' with streaming=True")
 
 
+@dataclass(frozen=True)
+class CallPolicy:
+    """How the function of a step is called for one record.
+
+    Attributes:
+        retries: further tries after the first that raised.
+        retry_on: exceptions that are worth another try.
+        retry_delay: seconds before the second try; doubled for each further one, with jitter.
+        max_retry_delay: seconds; the longest wait.
+        timeout: seconds that one try may take; None: any. A coroutine is cancelled; a plain function cannot be
+            interrupted: its record fails, and the call is left behind in its thread.
+        concurrency: calls at a time: coroutines on one event loop, plain functions in threads. The output keeps
+            the order of the records.
+    """
+
+    retries: int = 0
+    retry_on: tuple[type[Exception], ...] = (Exception,)
+    retry_delay: float = 0.1
+    max_retry_delay: float = 30.0
+    timeout: float | None = None
+    concurrency: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse values that mean nothing."""
+        check_count("retries", self.retries, minimum=0, maximum=100)
+        check_count("concurrency", self.concurrency, minimum=1, maximum=1_000)
+        set_frozen(self, "retry_on", _exceptions(self.retry_on))
+        set_frozen(self, "timeout", seconds_of("timeout", self.timeout) if self.timeout is not None else None)
+        set_frozen(self, "retry_delay", seconds_of("retry_delay", self.retry_delay))
+        set_frozen(self, "max_retry_delay", seconds_of("max_retry_delay", self.max_retry_delay))
+
+    @property
+    def is_plain(self) -> bool:
+        """One try, in turn: the fast way."""
+        return self.retries == 0 and self.timeout is None and self.concurrency == 1
+
+
 @dataclass(frozen=True, repr=False)
 class StepSpec:
     """A step: the function, the rule by which it takes records, and how it works.
@@ -62,6 +102,7 @@ class StepSpec:
         reads: only these columns are converted for the function; None: all.
         drop: columns removed from the payload of the records it processed.
         output: ``patch``: the returned keys are added or replaced; ``replace``: the returned dict is the payload.
+        calls: retries, time limit and concurrency of the calls.
         aggregator: makes the step an aggregator.
         task_options: Airflow options of the step's tasks (``pool``, ``retries``, ``queue``, …).
     """
@@ -73,6 +114,7 @@ class StepSpec:
     reads: tuple[str, ...] | None = None
     drop: tuple[str, ...] = ()
     output: str = "patch"
+    calls: CallPolicy = field(default_factory=CallPolicy)
     aggregator: AggregatorSpec | None = None
     task_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -86,6 +128,10 @@ class StepSpec:
         set_frozen(self, "drop", check_columns("drop", self.drop) or ())
         set_frozen(self, "task_options", MappingProxyType(dict(self.task_options)))
         check_choice("output", self.output, OUTPUTS)
+        if self.aggregator is not None and (self.drop or self.output != "patch"):
+            raise InvalidOptionError("drop or output", self.drop or self.output, "them on record steps only")
+        if self.aggregator is not None and not self.calls.is_plain:
+            raise InvalidOptionError("calls", self.calls, "retries, timeout and concurrency on record steps only")
         expression = self.accept_expression
         if isinstance(expression, str) and not expression.strip():
             raise InvalidExpressionError(expression, "it is empty")
@@ -114,8 +160,12 @@ class JobSpec:
         limit: how many records may fail.
         block_size: records in a block, or ``auto``: as many as take about a second, at most 64 MiB.
         shards: mapped tasks per step; None: from the input's size and the worker slots.
+        sla: how long an instance may take, from the start of its load or of the rerun; None: as long as it takes.
+        on_sla: ``alert``: say so and go on; ``stop``: stop at the next block boundary (STOPPED, a rerun carries on).
         max_records: more than these in the input fail the load before any processing; None: no check.
         variables: what every record's variables start with (JSON values).
+        alert_conn_id: Airflow connection for the alerts the job sends by itself: the SLA has passed and
+            ``on_sla`` is ``alert``; records failed under ``max_failed_records=-1``. None: it only logs them.
         on_complete: called with the result after the report is written.
     """
 
@@ -125,8 +175,11 @@ class JobSpec:
     limit: FailureLimit = field(default_factory=FailureLimit)
     block_size: int | str = AUTO
     shards: int | None = None
+    sla: timedelta | None = None
+    on_sla: str = "alert"
     max_records: int | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
+    alert_conn_id: str | None = None
     on_complete: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
@@ -138,6 +191,10 @@ class JobSpec:
             check_count("shards", self.shards, minimum=1, maximum=1_000)
         if self.max_records is not None:
             check_count("max_records", self.max_records, minimum=1)
+        sla: object = self.sla
+        if sla is not None and not (isinstance(sla, timedelta) and sla > timedelta(0)):
+            raise InvalidOptionError("sla", sla, "a timedelta above 0")
+        check_choice("on_sla", self.on_sla, ON_SLA)
         seen: set[str] = set()
         for step in self.steps:
             if step.name in seen:
@@ -209,6 +266,26 @@ def check_choice(option: str, value: object, choices: tuple[str, ...]) -> None:
         raise InvalidOptionError(option, value, " or ".join(map(repr, choices)))
 
 
+def seconds_of(option: str, value: object) -> float:
+    """A duration in seconds, from a timedelta or a number.
+
+    Raises:
+        InvalidOptionError: it is neither, or not above 0.
+    """
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
+        raise InvalidOptionError(option, value, "seconds above 0, or a timedelta")
+    return float(seconds)
+
+
+def _exceptions(value: object) -> tuple[type[Exception], ...]:
+    kinds = value if isinstance(value, (tuple, list)) else (value,)
+    for kind in kinds:
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            raise InvalidOptionError("retry_on", kind, "exception classes")
+    return tuple(kinds)
+
+
 def check_columns(option: str, columns: object) -> tuple[str, ...] | None:
     """Return column names as a tuple; None stays None.
 
@@ -219,7 +296,7 @@ def check_columns(option: str, columns: object) -> tuple[str, ...] | None:
         return None
     if isinstance(columns, str) or not isinstance(columns, (list, tuple, set, frozenset)):
         raise InvalidOptionError(option, columns, "a list of column names")
-    names = tuple(columns)
+    names = tuple(sorted(columns, key=str) if isinstance(columns, (set, frozenset)) else columns)
     if bad := [name for name in names if not isinstance(name, str) or name in RESERVED_COLUMNS]:
         raise InvalidOptionError(option, bad[0], "column names of the payload")
     return names

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from batch_provider.domain.accept import AcceptPolicy
 from batch_provider.domain.errors import InvalidExpressionError
@@ -13,19 +15,24 @@ from batch_provider.domain.spec import JobSpec, StepSpec
 from batch_provider.engine.block import Block
 from batch_provider.engine.invoke import PER_RECORD, RecordError, UserFunction
 
+log = logging.getLogger(__name__)
+
 
 class Acceptance:
     """The acceptance rule of one step.
 
     Args:
+        job: whose variables every record starts with.
         step: whose rule it is.
-        initial_variables: the job's, as JSON.
         constant: keywords a callable expression may name.
     """
 
-    def __init__(self, step: StepSpec, initial_variables: str, constant: dict[str, Any]) -> None:
+    def __init__(self, job: JobSpec, step: StepSpec, constant: dict[str, Any]) -> None:
+        self._step = step
         self._policy = step.accept_policy
-        self._initial = initial_variables
+        self._initial = variables_text(job)
+        self._is_first = not job.upstream_of(step.name)
+        self._unheard_of: set[str] = set()
         self._sql: str | None = None
         self._call: UserFunction | None = None
         self.columns: frozenset[str] = frozenset()
@@ -34,7 +41,7 @@ class Acceptance:
             from batch_provider.engine.expressions import ExpressionEvaluator, check_expression
 
             self._sql = expression
-            self.columns = check_expression(expression) - {"variables", "failures"}
+            self.columns = check_expression(expression)
             self._evaluator = ExpressionEvaluator()
         elif expression is not None:
             self._call = UserFunction(step.name, expression, PER_RECORD, constant)
@@ -57,18 +64,48 @@ class Acceptance:
         return failed if self._policy is AcceptPolicy.ONLY_FAILURES else ~failed
 
     def _by_sql(self, sql: str, block: Block, positions: np.ndarray) -> tuple[np.ndarray, dict[int, RecordError]]:
-        known = {name.lower() for name in block.payload_columns}
-        if missing := {name for name in self.columns if name.lower() not in known}:
-            raise InvalidExpressionError(sql, _unknown(missing, block))
+        from batch_provider.engine.expressions import referenced_variables, uses_failures
+
+        has_variables, has_failures = bool(referenced_variables(sql)), uses_failures(sql)
         taken: list[np.ndarray] = []
         errors: dict[int, RecordError] = {}
-        for inside, payload in block.slices(positions):
-            variables = [json.loads(text) for text in block.variables(inside, self._initial)]
-            failures = block.failures(inside) if "failures" in sql else None
-            found = self._evaluator.accepts(sql, payload, variables=variables, failures=failures)
+        for inside, rows in block.slices(positions, self.columns):
+            payload = self._with_absent(sql, rows if rows.column_names else _blank(len(inside)), block)
+            texts = block.variables(inside, self._initial) if has_variables else None
+            found = self._evaluator.accepts(
+                sql,
+                payload,
+                variables=[json.loads(text) for text in texts] if texts is not None else None,
+                failures=block.failures(inside) if has_failures else None,
+            )
             errors.update({int(inside[row]): RecordError(*error) for row, error in found.errors.items()})
             taken.append(inside[np.asarray(found.mask, dtype=bool)])
         return np.concatenate(taken), errors
+
+    def _with_absent(self, sql: str, payload: pa.Table, block: Block) -> pa.Table:
+        """``payload`` with a null column for each one that only records of other blocks have.
+
+        Patches may add a column to some records only, so what is absent here may exist elsewhere; in the first
+        step nothing can have been added, and an unknown name is an error.
+        """
+        known = {name.lower() for name in payload.column_names}
+        for name in sorted(self.columns):
+            if name.lower() in known:
+                continue
+            columns = ", ".join(block.payload_columns)
+            if self._is_first:
+                raise InvalidExpressionError(sql, f"there is no column {name!r}, only {columns}")
+            if name not in self._unheard_of:
+                self._unheard_of.add(name)
+                log.warning(
+                    "Step %s: no record of this block has %r, which its accept_expression reads; it counts as NULL. "
+                    "The columns are %s",
+                    self._step.name,
+                    name,
+                    columns,
+                )
+            payload = payload.append_column(name, pa.nulls(payload.num_rows))
+        return payload
 
     def _by_call(
         self, call: UserFunction, block: Block, positions: np.ndarray
@@ -79,18 +116,19 @@ class Acceptance:
         return positions[np.array(taken, dtype=bool)], errors
 
 
+def _blank(count: int) -> pa.Table:
+    """Rows for an expression that reads no column: a table without columns would have no rows either."""
+    return pa.table({"": pa.nulls(count)})
+
+
 def variables_text(job: JobSpec) -> str:
     """What every record's variables start with, as JSON."""
     return json.dumps(dict(job.variables), sort_keys=True)
 
 
-def _unknown(missing: set[str], block: Block) -> str:
-    return f"there is no column {min(missing)!r}; the record has {', '.join(block.payload_columns)}"
-
-
 def call_for(function: UserFunction, block: Block, positions: np.ndarray, initial: str) -> Any:
     """Call a per-record function with what its signature asks for."""
-    if not function.wants:
+    if not function.wants and function.is_plain:
         return function.each(block.record_slices(positions))
     extras: list[dict[str, Any]] = [{} for _ in range(len(positions))]
     if "record_id" in function.wants:

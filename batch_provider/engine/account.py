@@ -29,6 +29,8 @@ class Account:
         successful, failed, not_run: records by final outcome.
         outcomes: step → number of records by :class:`Outcome`.
         errors: (step, exception type) → failed rows; ``samples``: the message of one of them.
+        late: (step, shard id) → rows of an earlier round that the step has not made again yet, although the step
+            before has: a redrive was cut short. Their records count as not run.
     """
 
     successful: int = 0
@@ -37,6 +39,7 @@ class Account:
     outcomes: dict[str, np.ndarray] = field(default_factory=dict)
     errors: Counter[tuple[str, str]] = field(default_factory=Counter)
     samples: dict[tuple[str, str], str] = field(default_factory=dict)
+    late: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
 
     def take(self, final: np.ndarray) -> None:
         """Add the final outcomes of one shard."""
@@ -101,10 +104,17 @@ def _account_shard(store: GenerationStore, shard: ShardRef, closes: Closes, acco
     failed = has_failed(before.status)
     missing = np.zeros(len(shard.span), dtype=bool)
     _take_errors(store, INPUT_PHASE, shard, None, account)
+    behind, above = False, None
     for entry in store.manifest.steps:
         step = str(entry["name"])
         close = closes[step, shard.id]
         rows = _rows_of(store, step, shard, close)
+        behind = behind or close.outcome is not CloseOutcome.DONE or store.pinned(close) != above
+        if behind:
+            late = _late(before, rows)
+            rows.status[late] = Outcome.NOT_RUN
+            account.late[step, shard.id] = late
+        above = close.claim
         _check_step(instance, step, shard, close, before, rows, failed)
         outcome = rows.status & OUTCOME_BITS
         account.outcomes[step] += np.bincount(outcome, minlength=4)
@@ -131,6 +141,13 @@ def _rows_of(store: GenerationStore, step: str, shard: ShardRef, close: Close | 
             if name in table.column_names:
                 target[at] = table[name].to_numpy()
     return rows
+
+
+def _late(before: _StepRows, rows: _StepRows) -> np.ndarray:
+    """Rows that were made from what the step before has made again since, or is about to."""
+    ran = (rows.status & OUTCOME_BITS) != Outcome.NOT_RUN
+    late: np.ndarray = ran & ((rows.consumed != before.out) | ((before.status & OUTCOME_BITS) == Outcome.NOT_RUN))
+    return late
 
 
 def _check_step(
@@ -163,5 +180,9 @@ def _check_step(
 
 
 def _take_errors(store: GenerationStore, step: str, shard: ShardRef, close: Close | None, account: Account) -> None:
+    late = account.late.get((step, shard.id))
     for span in store.spans(step, shard.id, close, failed=True):
-        account.take_errors(step, store.rows(step, shard.id, close, span, ["_error"]))
+        rows = store.rows(step, shard.id, close, span, ["_error"])
+        if late is not None:
+            rows = rows.filter(pa.array(~late[span.first - shard.span.first : span.last - shard.span.first + 1]))
+        account.take_errors(step, rows)

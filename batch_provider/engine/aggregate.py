@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from batch_provider.domain.layout import Span
 from batch_provider.domain.outcome import Outcome
 from batch_provider.domain.spec import AggregatorSpec, JobSpec, StepSpec
-from batch_provider.engine.accept import Acceptance, variables_text
+from batch_provider.engine.accept import Acceptance
 from batch_provider.engine.block import Block, BlockResult
 from batch_provider.engine.invoke import PER_GROUP, UserFunction
 from batch_provider.engine.patches import Patch, PatchWriter
@@ -26,20 +27,25 @@ class AggregatorStep:
         constant: keywords that the function may name: ``instance`` and Airflow's context.
     """
 
-    def __init__(self, job: JobSpec, step: StepSpec, spec: AggregatorSpec, constant: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        job: JobSpec,
+        step: StepSpec,
+        spec: AggregatorSpec,
+        constant: dict[str, Any],
+        types: Mapping[str, pa.DataType] | None = None,
+    ) -> None:
         self.step = step
         self._size = spec.size or 1
         self._isolate = spec.on_error == "isolate"
-        self._initial = variables_text(job)
-        self._accept = Acceptance(step, self._initial, constant)
+        self._accept = Acceptance(job, step, constant)
         self._instance = constant.get("instance")
         self.function = UserFunction(step.name, step.function, PER_GROUP, constant)
-        self._patches = PatchWriter(step)
+        self._patches = PatchWriter(step, types or {})
 
     def block(self, upstream: GenerationReader, span: Span) -> Block:
         """Read what the step needs of a block."""
-        reads = self.step.reads
-        return Block(upstream, span, None if reads is None else (*reads, *self._accept.columns))
+        return Block(upstream, span, self.step.reads)
 
     def group_end(self, block: Block, candidates: np.ndarray, wanted: int) -> tuple[int, int]:
         """(position after the last whole group, accepted records in those groups), for at most ``wanted`` groups.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import chain
 from typing import Any
 
@@ -16,6 +14,7 @@ from batch_provider.domain.layout import Span
 from batch_provider.domain.names import SIDE_COLUMNS
 from batch_provider.domain.outcome import FAILED_BEFORE, Outcome
 from batch_provider.engine.invoke import RecordError
+from batch_provider.engine.kept import Kept, kept_values
 from batch_provider.engine.ports import GenerationReader
 from batch_provider.engine.rows import one_chunk, to_python
 
@@ -38,14 +37,19 @@ class Block:
         upstream: where they are read.
         span: their ids.
         columns: the payload columns that functions and expressions see; None: all.
+
+    Attributes:
+        kept: row → values that could not stay in their column; ``stored_kept``: those that upstream wrote down.
     """
 
     def __init__(self, upstream: GenerationReader, span: Span, columns: Sequence[str] | None = None) -> None:
         self.span = span
         self._upstream = upstream
-        self._columns = columns
         self.owners = upstream.owners(span)
+        self._columns = None if columns is None else self._known(columns)
         self.table = upstream.read(span, [])
+        self.stored_kept = kept_values(self.table["_kept"]) if "_kept" in self.table.column_names else {}
+        self.kept: Kept = {row: dict(values) for row, values in self.stored_kept.items()}
         self.failed_before = has_failed(self.table["_status"].to_numpy())
         self.bytes_read = self.table.nbytes
 
@@ -53,61 +57,76 @@ class Block:
         """How many records."""
         return len(self.span)
 
+    def _known(self, columns: Iterable[str]) -> list[str]:
+        """The columns of these names; an expression may write a name in other letters, as SQL allows."""
+        lowered = {name.lower() for name in columns}
+        return [name for name in self.owners if name.lower() in lowered]
+
     @property
     def payload_columns(self) -> list[str]:
         """Every payload column there is."""
         return [name for name in self.owners if name not in SIDE_COLUMNS]
 
     def column(self, name: str) -> pa.Array | None:
-        """One column over the whole block; None if there is none of that name."""
+        """One column over the whole block; None if there is none of that name.
+
+        What cannot stand in it (files of the block may disagree on its type) moves to :attr:`kept`.
+        """
         if name in self.table.column_names:
             return one_chunk(self.table[name])
         if name not in self.owners:
             return None
-        return one_chunk(self._upstream.read(self.span, [name])[name])
+        rows = self._upstream.read(self.span, [name])
+        if "_kept" in rows.column_names:
+            for row, values in kept_values(rows["_kept"]).items():
+                self.kept[row] = {**values, **self.kept.get(row, {})}
+        return one_chunk(rows[name])
 
-    def slices(self, positions: np.ndarray) -> Iterator[tuple[np.ndarray, pa.Table]]:
-        """The payload at ``positions``, in runs of at most ``SLICE_ROWS`` records of the block."""
+    def slices(
+        self, positions: np.ndarray, columns: Iterable[str] | None = None
+    ) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        """The payload at ``positions``, in runs of at most ``SLICE_ROWS`` records of the block.
+
+        Args:
+            positions: ascending.
+            columns: only these; None: those that the step reads.
+        """
+        for inside, rows in self._row_slices(positions, self._columns if columns is None else self._known(columns)):
+            yield inside, _payload_of(rows)
+
+    def _row_slices(self, positions: np.ndarray, wanted: Sequence[str] | None) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        first = self.span.first
         for start in range(0, len(self), SLICE_ROWS):
             stop = min(start + SLICE_ROWS, len(self))
             low, high = np.searchsorted(positions, (start, stop))
             if low == high:
                 continue
-            first = self.span.first
-            rows = self._upstream.read(Span(first + start, first + stop - 1), self._columns)
-            payload = rows.select([name for name in rows.column_names if name not in _OWN])
-            self.bytes_read += payload.nbytes
+            rows = self._upstream.read(Span(first + start, first + stop - 1), wanted)
+            self.bytes_read += rows.nbytes
             inside = positions[low:high]
-            if len(inside) < stop - start:
-                payload = payload.take(pa.array(inside - start))
-            yield inside, payload
+            yield inside, rows if len(inside) == stop - start else rows.take(pa.array(inside - start))
 
     def record_slices(self, positions: np.ndarray) -> Iterator[Iterator[dict[str, Any]]]:
         """The payloads at ``positions`` as fresh dicts, made one at a time."""
-        for inside, payload in self.slices(positions):
+        for inside, rows in self._row_slices(positions, self._columns):
+            payload = _payload_of(rows)
             names = payload.column_names
             if not names:
-                yield ({} for _ in range(len(inside)))
-                continue
-            rows = zip(*map(to_python, payload.columns), strict=True)
-            plain = (dict(zip(names, row, strict=True)) for row in rows)
-            yield self._with_kept(inside, plain) if self.kept else plain
+                plain: Iterator[dict[str, Any]] = ({} for _ in range(len(inside)))
+            else:
+                values = zip(*map(to_python, payload.columns), strict=True)
+                plain = (dict(zip(names, row, strict=True)) for row in values)
+            kept = kept_values(rows["_kept"]) if "_kept" in rows.column_names else {}
+            yield self._with_kept(kept, plain) if kept else plain
 
     def records(self, positions: np.ndarray) -> list[dict[str, Any]]:
         """The payloads at ``positions`` as fresh dicts."""
         return list(chain.from_iterable(self.record_slices(positions)))
 
-    def _with_kept(self, inside: np.ndarray, plain: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for position, record in zip(inside.tolist(), plain, strict=True):
-            yield record | self.kept.get(position, {})
-
-    @cached_property
-    def kept(self) -> dict[int, dict[str, Any]]:
-        """Position → values that could not stay in their column (see ``SIDE_COLUMNS``)."""
-        own = self.column("_kept") if "_kept" in self.owners else None
-        if own is None or own.null_count == len(own):
-            return {}
-        return {at: json.loads(text) for at, text in enumerate(to_python(own)) if text}
+    def _with_kept(self, kept: Kept, plain: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for row, record in enumerate(plain):
+            own = kept.get(row, {})
+            yield record | {name: own[name] for name in own if self._columns is None or name in self._columns}
 
     def variables(self, positions: np.ndarray, initial: str) -> list[str]:
         """The variables of the records at ``positions``, as JSON."""
@@ -127,6 +146,10 @@ class Block:
 
 
 _OWN = frozenset({"_id", "_status", "_out", *SIDE_COLUMNS})
+
+
+def _payload_of(rows: pa.Table) -> pa.Table:
+    return rows.select([name for name in rows.column_names if name not in _OWN])
 
 
 @dataclass

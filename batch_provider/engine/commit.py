@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,8 +13,9 @@ import pyarrow as pa
 from batch_provider.domain.outcome import FAILED_BEFORE, Outcome
 from batch_provider.domain.tally import Tally
 from batch_provider.engine.block import OUTCOME_BITS, Block, BlockResult
+from batch_provider.engine.kept import Kept, kept_column, kept_values
 from batch_provider.engine.ports import ShardWork
-from batch_provider.engine.rows import ERROR_TYPE, one_chunk, scatter, unify
+from batch_provider.engine.rows import ERROR_TYPE, one_chunk, scatter, to_python, unify
 
 
 class Previous:
@@ -29,6 +31,10 @@ class Previous:
         changed = self.rows["_in"].to_numpy() != block.table["_out"].to_numpy()
         retry = ((outcome == Outcome.FAILED) & (out < since)) | (outcome == Outcome.NOT_RUN)
         return np.flatnonzero(retry | changed)
+
+    def made_since(self, epoch: int) -> np.ndarray:
+        """Positions of rows that this claim's round has made already."""
+        return np.flatnonzero(self.rows["_out"].to_numpy() >= epoch)
 
 
 def commit_block(
@@ -72,6 +78,7 @@ class _Rows:
     ) -> None:
         self.claim, self.block, self.result = work.claim, block, result
         self.worked, self.previous, self.now = worked, previous, now
+        self.aside: dict[str, dict[int, Any]] = {}
         self.outcome, self.out = self._outcomes()
         before = np.where(block.failed_before, FAILED_BEFORE, 0)
         self.status = (self.outcome | before).astype(np.uint8)
@@ -117,7 +124,17 @@ class _Rows:
                 columns[name], owners[name] = own, self.claim.step
             elif (owner := self.block.owners.get(name)) is not None:
                 owners[name] = owner
+        if (kept := self._kept(columns.get("_kept"))) is not None:
+            columns["_kept"], owners["_kept"] = kept_column(kept, len(self.block)), self.claim.step
         return pa.table(columns), owners
+
+    def _kept(self, written: pa.Array | None) -> Kept | None:
+        """The side column as it must be written, or None if it is right as it is."""
+        kept = kept_values(written) if written is not None else self.block.kept
+        for name, values in self.aside.items():
+            for row, value in values.items():
+                kept = {**kept, row: {**kept.get(row, {}), name: value}}
+        return kept if self.aside or (written is None and kept != self.block.stored_kept) else None
 
     def _names(self) -> list[str]:
         """Every column that exists after the step."""
@@ -140,8 +157,13 @@ class _Rows:
         if new is None:
             base = self.block.column(name)
             new = base if base is not None else pa.nulls(len(self.block), old.type)
-        target = unify(old.type, new.type) or pa.string()
-        return scatter(new.cast(target).take(pa.array(self.worked)), self.worked, old.cast(target))
+        target = unify(old.type, new.type)
+        fresh = new.take(pa.array(self.worked))
+        if target is None:  # a record that failed again has its text, the others have the step's numbers
+            rows = zip(self.worked.tolist(), to_python(fresh), strict=True)
+            self.aside[name] = {row: value for row, value in rows if value is not None}
+            return scatter(pa.nulls(len(fresh), old.type), self.worked, old)
+        return scatter(fresh.cast(target), self.worked, old.cast(target))
 
     def _previous_column(self, name: str) -> pa.Array | None:
         if self.previous is None:
@@ -149,9 +171,16 @@ class _Rows:
         if name in self.previous.rows.column_names:
             return one_chunk(self.previous.rows[name])
         if name in self.result.columns:  # changed for the first time: the kept rows have upstream's value
-            base = self.block.column(name)
-            return base if base is not None else pa.nulls(len(self.block), self.result.columns[name].type)
+            return self._upstream_of_kept(name, self.result.columns[name].type)
+        if name not in self.previous.owners and name in self.block.owners:  # dropped then, and not now
+            return self._upstream_of_kept(name, pa.null())
         return None
+
+    def _upstream_of_kept(self, name: str, kind: pa.DataType) -> pa.Array:
+        """What the kept rows have of a column that this step did not write; null if they had none of it."""
+        had = self.previous is not None and name in self.previous.owners
+        base = self.block.column(name) if had else None
+        return base if base is not None else pa.nulls(len(self.block), kind)
 
     def tally(self, seconds: float) -> Tally:
         """Outcomes of all rows; calls and seconds of this attempt alone."""

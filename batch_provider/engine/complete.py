@@ -17,6 +17,7 @@ from batch_provider.domain.outcome import CloseOutcome, JobState, Outcome
 from batch_provider.domain.result import BatchJobResult, ErrorCount, StepResult
 from batch_provider.domain.spec import JobSpec
 from batch_provider.domain.tally import Tally
+from batch_provider.domain.text import count
 from batch_provider.engine.account import Account, Closes, reconcile
 from batch_provider.engine.dead_letters import write_dead_letters
 from batch_provider.engine.invoke import RecordError
@@ -62,7 +63,7 @@ def complete(
     closes = seal_all(store, info)
     account = reconcile(store, closes)
     result = _result(job, store, closes, account, clock.now())
-    result = replace(result, stops=stops, dead_letters=write_dead_letters(store, closes, claim))
+    result = replace(result, stops=stops, dead_letters=write_dead_letters(store, closes, account.late, claim))
     store.put_ledger(claim, result, list(closes.values()))
     store.put_result(claim, result)
     _shout(job, result)
@@ -122,6 +123,7 @@ def _steps(store: GenerationStore, account: Account) -> tuple[StepResult, ...]:
     }
     work = {step: reduce(Tally.__add__, (c.tally for c in closes), Tally()) for step, closes in attempts.items()}
     seconds = sum(tally.seconds for tally in work.values()) or 1.0
+    claims = {step: sum(store.claimed(step, shard.id) for shard in store.manifest.shards) for step in account.outcomes}
     return tuple(
         StepResult.of(
             step,
@@ -129,7 +131,7 @@ def _steps(store: GenerationStore, account: Account) -> tuple[StepResult, ...]:
             not_run=int(counts[Outcome.NOT_RUN]),
             work=work[step],
             share=work[step].seconds / seconds,
-            attempts=sum(close.outcome is not CloseOutcome.ABANDONED for close in attempts[step]),
+            attempts=claims[step] - sum(close.outcome is CloseOutcome.ABANDONED for close in attempts[step]),
         )
         for step, counts in account.outcomes.items()
     )
@@ -154,11 +156,12 @@ def _errors(account: Account) -> tuple[ErrorCount, ...]:
 
 def _verdict(job: JobSpec, closes: Mapping[tuple[str, str], Close], account: Account) -> tuple[JobState, str]:
     finished = account.successful + account.failed
-    if (limit := job.limit.exceeded(account.failed, finished)) is not None:
-        return (
-            JobState.FAILED_PROCESS_RECORDS,
-            f"{account.failed:,} records failed, more than {limit} allows.",
+    if (limit := job.limit.exceeded(account.failed, finished, final=account.not_run == 0)) is not None:
+        reason = (
+            f"{count(account.failed, 'record')} failed, more than {limit} allows. Look at the error table, then fix "
+            "the cause and clear the failed tasks, or raise the limit."
         )
+        return JobState.FAILED_PROCESS_RECORDS, reason
     if limited := [close for close in closes.values() if close.outcome is CloseOutcome.LIMITED]:
         return JobState.FAILED_PROCESS_RECORDS, limited[0].reason
     stopped = [close for close in closes.values() if close.outcome is CloseOutcome.STOPPED]
@@ -173,10 +176,21 @@ def _verdict(job: JobSpec, closes: Mapping[tuple[str, str], Close], account: Acc
             "See that task's log, then clear the failed tasks with Downstream."
         )
         return JobState.FAILED_PROCESS_RECORDS, reason
-    return (
-        JobState.SUCCESSFUL,
-        f"{account.failed:,} failed records are within the limit." if account.failed else "",
-    )
+    if account.not_run:
+        reason = (
+            f"{account.not_run:,} records were processed again by a step, and not yet by the steps after it. Clear "
+            "these with Downstream."
+        )
+        return JobState.FAILED_PROCESS_RECORDS, reason
+    return JobState.SUCCESSFUL, _success_reason(job, account.failed)
+
+
+def _success_reason(job: JobSpec, failed: int) -> str:
+    if not failed:
+        return ""
+    if job.limit.is_unlimited:
+        return f"{count(failed, 'RECORD').upper()} FAILED; max_failed_records=-1 lets the job succeed all the same."
+    return f"{count(failed, 'failed record')} {'is' if failed == 1 else 'are'} within the limit."
 
 
 def _shout(job: JobSpec, result: BatchJobResult) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -18,8 +18,11 @@ from batch_provider.engine.rows import concat_by_name
 
 PART_ROWS = 50_000
 
+Late = Mapping[tuple[str, str], np.ndarray]
+"""(step, shard id) → rows that do not count (see :class:`batch_provider.engine.account.Account`)."""
 
-def write_dead_letters(store: GenerationStore, closes: Closes, claim: ClaimId) -> tuple[str, ...]:
+
+def write_dead_letters(store: GenerationStore, closes: Closes, late: Late, claim: ClaimId) -> tuple[str, ...]:
     """Write the failed records of every (step, shard) that has some.
 
     A record stands in one place: the first phase or step it failed in. The files are made from the checkpoints,
@@ -30,7 +33,7 @@ def write_dead_letters(store: GenerationStore, closes: Closes, claim: ClaimId) -
     for step in steps:
         for shard in store.manifest.shards:
             close = None if step == INPUT_PHASE else closes[step, shard.id]
-            for number, table in enumerate(_parts(_failed_rows(store, step, shard, close))):
+            for number, table in enumerate(_parts(_failed_rows(store, step, shard, close, late))):
                 written.append(store.put_dead_letters(f"{step}-{shard.id}-{number:04d}", claim, table))
     return tuple(written)
 
@@ -46,12 +49,16 @@ def _parts(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
         yield concat_by_name(pending)
 
 
-def _failed_rows(store: GenerationStore, step: str, shard: ShardRef, close: Close | None) -> Iterator[pa.Table]:
+def _failed_rows(
+    store: GenerationStore, step: str, shard: ShardRef, close: Close | None, late: Late
+) -> Iterator[pa.Table]:
     reader = store.upstream_reader(close, shard.id)
+    not_yet = late.get((step, shard.id), np.zeros(len(shard.span), dtype=bool))
     for span in store.spans(step, shard.id, close, failed=True):
         rows = store.rows(step, shard.id, close, span, ["_status", "_error", "_line", "_raw"])
         status = rows["_status"].to_numpy()
         here = ((status & OUTCOME_BITS) == Outcome.FAILED) & ((status & FAILED_BEFORE) == 0)
+        here &= ~not_yet[span.first - shard.span.first : span.last - shard.span.first + 1]
         at = pa.array(np.flatnonzero(here))
         if len(at) == 0:
             continue

@@ -28,12 +28,21 @@ def fingerprint(step: StepSpec) -> str:
         step.drop,
         step.output,
         repr(step.aggregator),
+        repr(step.calls),
     )
     digest.update(repr(options).encode())
     return digest.hexdigest()
 
 
+def _constant_text(value: Any) -> str:
+    if isinstance(value, CodeType):
+        return _code_text(value)
+    if isinstance(value, frozenset):  # its order is another one in every process
+        return repr(sorted(map(_constant_text, value)))
+    return repr(value)
+
+
 def _code_text(code: CodeType) -> str:
     """Instructions, names and constants; neither line numbers nor addresses."""
-    constants = [_code_text(value) if isinstance(value, CodeType) else repr(value) for value in code.co_consts]
+    constants = [_constant_text(value) for value in code.co_consts]
     return f"{code.co_code.hex()}|{code.co_names}|{code.co_varnames}|{constants}"

@@ -17,12 +17,17 @@ from typing import Any
 import numpy as np
 
 from batch_provider.domain.errors import BatchError, InvalidOptionError
+from batch_provider.domain.spec import CallPolicy
+from batch_provider.engine.calling import is_async, make_calls, wait_for
 
 log = logging.getLogger(__name__)
 
 PER_RECORD = ("variables", "failures", "record_id")
 PER_GROUP = ("failures", "record_ids", "idempotency_key")
 LONGEST_MESSAGE = 2_000
+
+
+_PLAIN = CallPolicy()
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,10 @@ class RecordError:
     @classmethod
     def of(cls, error: BaseException) -> RecordError:
         """From an exception; the message is bounded, so that a payload in it cannot fill the ledger."""
-        message = str(error)
+        try:
+            message = _storable(str(error))
+        except Exception as second:  # noqa: BLE001  # an author's __str__ may raise as well
+            message = f"(its message cannot be read: {type(second).__name__})"
         if len(message) > LONGEST_MESSAGE:
             message = f"{message[:LONGEST_MESSAGE]}… ({len(message):,} characters)"
         return cls(type(error).__qualname__, message)
@@ -66,15 +74,21 @@ class UserFunction:
         function: takes the payload (a dict, or a list of them) first.
         per_call: keywords that differ from call to call, given if the signature names them.
         constant: keywords that are the same for all calls (instance, Airflow's context names).
+        policy: retries, time limit and concurrency.
 
     Raises:
         InvalidOptionError: the signature demands a keyword that nobody can give.
     """
 
     def __init__(
-        self, step: str, function: Callable[..., Any], per_call: Sequence[str], constant: Mapping[str, Any]
+        self,
+        step: str,
+        function: Callable[..., Any],
+        per_call: Sequence[str],
+        constant: Mapping[str, Any],
+        policy: CallPolicy = _PLAIN,
     ) -> None:
-        self.step = step
+        self.step, self.policy = step, policy
         names, demanded = _keywords(function)
         self.wants = frozenset(name for name in per_call if name in names)
         known = {name: constant[name] for name in names if name in constant and name not in self.wants}
@@ -85,6 +99,7 @@ class UserFunction:
                 f"only {', '.join([*per_call, 'instance'])} or a name of Airflow's context after the payload",
             )
         self.call = partial(function, **known) if known else function
+        self.is_plain = policy.is_plain and not is_async(function)
         self.stacks: dict[str, str] = {}
 
     def each(self, slices: Iterable[Iterable[dict[str, Any]]]) -> Calls:
@@ -111,34 +126,43 @@ class UserFunction:
         return calls
 
     def each_with(
-        self,
-        records: Sequence[dict[str, Any]],
-        extras: Sequence[dict[str, Any]],
-        variables: Sequence[str] | None,
+        self, records: Sequence[dict[str, Any]], extras: Sequence[dict[str, Any]], variables: Sequence[str] | None
     ) -> Calls:
-        """As :meth:`each`, with per-record keywords; ``variables`` is each record's own set as JSON."""
+        """As :meth:`each`, with per-record keywords, retries and concurrency.
+
+        Args:
+            records: payloads.
+            extras: keywords of each call.
+            variables: each record's own set as JSON; every call gets a copy, so records stay isolated.
+        """
+        jobs = [(record, dict(extra)) for record, extra in zip(records, extras, strict=True)]
+        if variables is not None:
+            for (_, keywords), text in zip(jobs, variables, strict=True):
+                keywords["variables"] = json.loads(text)
         calls = Calls()
-        stamps = [perf_counter()]
-        for position, (record, extra) in enumerate(zip(records, extras, strict=True)):
-            keywords = dict(extra)
-            before = variables[position] if variables is not None else None
-            try:
-                if before is not None:
-                    keywords["variables"] = json.loads(before)  # a copy: records are isolated from each other
-                returned = self.call(record, **keywords)
-                if before is not None and (after := _dump(keywords["variables"])) != before:
-                    calls.variables[position] = after
-                calls.returned.append(returned)
-            except Exception as error:  # noqa: BLE001  # this is where user code ends
-                calls.errors[position] = self.note(error)
-                calls.returned.append(None)
-            stamps.append(perf_counter())
-        calls.seconds = np.diff(np.array(stamps))
+        outcomes = make_calls(self.call, jobs, self.policy)
+        for position, outcome in enumerate(outcomes):
+            calls.returned.append(outcome.returned)
+            if outcome.error is not None:
+                calls.errors[position] = self.note(outcome.error)
+            elif variables is not None:
+                self._keep_variables(calls, position, jobs[position][1]["variables"], variables[position])
+        calls.seconds = np.array([outcome.seconds for outcome in outcomes])
         return calls
+
+    def _keep_variables(self, calls: Calls, position: int, variables: Any, before: str) -> None:
+        try:
+            after = json.dumps(variables, sort_keys=True)
+        except (TypeError, ValueError) as error:
+            calls.errors[position] = RecordError("VariableTypeError", f"variables must be JSON values: {error}")
+            return
+        if after != before:
+            calls.variables[position] = after
 
     def once(self, payload: Any, **keywords: Any) -> Any:
         """Call for a group or a block; the caller decides what its exception means."""
-        return self.call(payload, **{name: value for name, value in keywords.items() if name in self.wants})
+        returned = self.call(payload, **{name: value for name, value in keywords.items() if name in self.wants})
+        return wait_for(returned) if inspect.iscoroutine(returned) else returned
 
     def note(self, error: Exception) -> RecordError:
         """Turn an exception into a record's error; the stack of the first of a kind is logged and kept.
@@ -150,7 +174,7 @@ class UserFunction:
             raise error
         found = RecordError.of(error)
         if found.type not in self.stacks:
-            self.stacks[found.type] = "".join(traceback.format_exception(error))
+            self.stacks[found.type] = _storable("".join(traceback.format_exception(error)))
             log.warning(
                 "Step %s: first %s (further ones of its kind are counted, not logged):\n%s",
                 self.step,
@@ -170,13 +194,14 @@ def _keywords(function: Callable[..., Any]) -> tuple[set[str], set[str]]:
     return {p.name for p in plain}, {p.name for p in plain if p.default is p.empty}
 
 
+def _storable(text: str) -> str:
+    """The text with what is no valid Unicode written as escapes: neither files nor logs take lone surrogates."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def _is_interruption(error: Exception) -> bool:
     """DuckDB turns a task's timeout into a plain RuntimeError (measured with 2.0.0): it is nobody's bad record."""
     return type(error) is RuntimeError and str(error) == "Query interrupted"
-
-
-def _dump(variables: Any) -> str:
-    return json.dumps(variables, sort_keys=True)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from batch_provider.domain.outcome import JobState, Outcome
 from batch_provider.domain.spec import JobSpec
 from batch_provider.domain.tally import Tally
 from batch_provider.engine.ports import Clock, MalformedRecord, SourceAccess
-from batch_provider.engine.rows import ERROR_TYPE, conform, unify
+from batch_provider.engine.rows import ERROR_TYPE, concat_as, unify
 
 log = logging.getLogger(__name__)
 
@@ -230,10 +230,9 @@ class _InputWriter:
         kinds: dict[str, pa.DataType] = {}
         for table in self._pending:
             kinds |= {f.name: self.columns.get(f.name, f.type) for f in table.schema}
-        schema = pa.schema(kinds.items())
-        table = pa.concat_tables([conform(part, schema) for part in self._pending])
-        ids = pa.array(np.arange(first, first + table.num_rows, dtype=np.int64))
-        table = table.append_column("_id", ids)
+        table = concat_as(self._pending, kinds)
+        ids = pa.array(np.arange(first, first + self._rows, dtype=np.int64))
+        table = table.append_column("_id", ids) if kinds else pa.table({"_id": ids})  # records may have no columns
         if malformed:
             bad = table["_error"].is_valid().to_numpy(zero_copy_only=False)
             status = np.where(bad, int(Outcome.FAILED), int(Outcome.SUCCEEDED)).astype(np.uint8)

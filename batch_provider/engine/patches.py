@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,17 +12,23 @@ from batch_provider.domain.names import RESERVED_COLUMNS
 from batch_provider.domain.spec import StepSpec
 from batch_provider.engine.block import Block
 from batch_provider.engine.invoke import RecordError
+from batch_provider.engine.kept import kept_column, kept_values
 from batch_provider.engine.rows import build_column, scatter, to_python, unify
 
 Patch = Mapping[str, Any]
 
 
 class PatchWriter:
-    """Applies the patches of one step; remembers the types it gave its columns from block to block."""
+    """Applies the patches of one step; remembers the types it gave its columns from block to block.
 
-    def __init__(self, step: StepSpec) -> None:
+    Args:
+        step: whose patches they are.
+        types: of the columns that earlier attempts of this shard wrote.
+    """
+
+    def __init__(self, step: StepSpec, types: Mapping[str, pa.DataType]) -> None:
         self._step = step
-        self._types: dict[str, pa.DataType] = {}
+        self._types = dict(types)
 
     def check(self, returned: Sequence[Any], positions: np.ndarray) -> tuple[list[Patch], dict[int, RecordError]]:
         """The patches among what was returned (``{}`` for None), and an error for anything else."""
@@ -75,8 +80,8 @@ class PatchWriter:
                 columns[name] = self._whole_column(block, name, array, at, kept)
         if not bad:
             self._types.update({name: column.type for name, column in columns.items()})
-            if kept != block.kept:
-                columns["_kept"] = _kept_column(kept, len(block))
+            if kept != block.stored_kept:
+                columns["_kept"] = kept_column(kept, len(block))
         return columns, bad
 
     def _whole_column(
@@ -94,6 +99,9 @@ class PatchWriter:
         base = block.column(name)
         if base is None:
             return scatter(array, at, pa.nulls(len(block), array.type))
+        for position in block.kept.keys() - set(at.tolist()):
+            if name in block.kept[position]:
+                kept.setdefault(position, {})[name] = block.kept[position][name]
         target = unify(array.type, base.type)
         if target is not None:
             try:
@@ -115,38 +123,44 @@ class PatchWriter:
         return scatter(array.cast(staying.type), at, whole)
 
     def cut(
-        self, block: Block, columns: dict[str, pa.Array], patches: Sequence[Patch], processed: np.ndarray
+        self, block: Block, columns: dict[str, pa.Array], processed: np.ndarray, replaced: np.ndarray
     ) -> frozenset[str]:
-        """Remove columns as ``drop=`` and ``output="replace"`` say, for the records at ``processed`` only.
+        """Remove columns from the records that lose them.
 
-        A column that only some records lose stays, null for them. Returns the columns nobody has any more.
+        Those of ``drop=`` go for the records at ``processed``, those that nobody returned for the records at
+        ``replaced``. A column that only some lose stays, null for them. Returns the columns nobody has any more.
         """
+        losing = {name: replaced for name in block.payload_columns if name not in columns and len(replaced)}
+        losing |= {name: processed for name in self._step.drop if name in block.owners or name in columns}
         gone: set[str] = set()
-        for name in self._losing(block, patches):
-            if len(processed) == len(block):
+        for name, at in losing.items():
+            if len(at) == len(block):
                 gone.add(name)
                 columns.pop(name, None)
                 continue
             present = columns.get(name)
             base = present if present is not None else block.column(name)
             if base is not None:
-                columns[name] = scatter(pa.nulls(len(processed), base.type), processed, base)
+                columns[name] = scatter(pa.nulls(len(at), base.type), at, base)
+        if block.kept or "_kept" in columns:
+            _forget(block, columns, losing)
         return frozenset(gone)
 
-    def _losing(self, block: Block, patches: Sequence[Patch]) -> list[str]:
-        names = [name for name in self._step.drop if name in block.owners]
-        if self._step.output == "replace":
-            returned = {key for patch in patches for key in patch}
-            names += [name for name in block.payload_columns if name not in returned]
-        return list(dict.fromkeys(names))
+
+def whole_payloads(patches: Sequence[Patch]) -> list[Patch]:
+    """Patches that replace the payload, each with every key that any of them has: the others' keys are null."""
+    names = dict.fromkeys(key for patch in patches for key in patch)
+    return [dict.fromkeys(names) | dict(patch) for patch in patches]
 
 
-def _kept_column(kept: Mapping[int, Mapping[str, Any]], count: int) -> pa.Array:
-    texts: list[str | None] = [None] * count
-    for position, values in kept.items():
-        if values:
-            texts[position] = json.dumps(values, default=str)
-    return pa.array(texts, pa.string())
+def _forget(block: Block, columns: dict[str, pa.Array], losing: Mapping[str, np.ndarray]) -> None:
+    """Take what was kept of removed columns from the records that lost them."""
+    present = columns.get("_kept")
+    kept = {at: dict(values) for at, values in (block.kept if present is None else kept_values(present)).items()}
+    for name, positions in losing.items():
+        for position in positions.tolist():
+            kept.get(position, {}).pop(name, None)
+    columns["_kept"] = kept_column(kept, len(block))
 
 
 def _problem(value: Any) -> str | None:
@@ -158,4 +172,6 @@ def _problem(value: Any) -> str | None:
             return f"a key that is no string: {key!r:.80}"
         if key in RESERVED_COLUMNS or not key:
             return f"the key {key!r}, which is reserved"
+        if not key.isascii() and key.encode("utf-8", "replace").decode() != key:
+            return f"the key {key!r}, which is no valid text"
     return None

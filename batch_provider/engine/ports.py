@@ -112,6 +112,8 @@ class ShardWork(Protocol):
     claim: Claim
     shard: ShardRef
     upstream: GenerationReader
+    types: Mapping[str, pa.DataType]
+    """Payload columns that earlier attempts wrote for this shard, and their types."""
     settled: bool
     """An earlier try of this round closed it done: the worker died after its close."""
 
@@ -158,6 +160,14 @@ class ShardWork(Protocol):
         """Why the instance was asked to stop, if it was."""
         ...
 
+    def round_started(self) -> datetime:
+        """When this round began: the load's start, or in a rerun the first claim of the round."""
+        ...
+
+    def first_to_be_late(self) -> bool:
+        """Whether nobody has yet said that this round is late; notes that it is said now."""
+        ...
+
     def close(
         self,
         outcome: CloseOutcome,
@@ -185,6 +195,14 @@ class GenerationStore(Protocol):
 
     def attempts(self, step: str, shard_id: str) -> Sequence[Close]:
         """Every close of (step, shard), oldest first."""
+        ...
+
+    def pinned(self, close: Close) -> ClaimId | None:
+        """The claim of the step before whose output the attempt behind ``close`` read; None: the input."""
+        ...
+
+    def claimed(self, step: str, shard_id: str) -> int:
+        """How many attempts there were at (step, shard), killed ones and those made to seal it included."""
         ...
 
     def rows(self, step: str, shard_id: str, close: Close | None, span: Span, columns: Sequence[str]) -> pa.Table:

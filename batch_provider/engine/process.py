@@ -39,6 +39,7 @@ class ShardTask:
         clock: for intervals and times of failures.
         constant: keywords the author's functions may name: ``instance`` and Airflow's context.
         cancelled: whether the task was told to end.
+        on_late: told once for each round that the SLA has passed.
     """
 
     job: JobSpec
@@ -47,6 +48,7 @@ class ShardTask:
     clock: Clock
     constant: Mapping[str, Any] = field(default_factory=dict)
     cancelled: Callable[[], bool] = _never
+    on_late: Callable[[str], None] | None = None
 
 
 def process_shard(task: ShardTask) -> Tally:
@@ -64,19 +66,14 @@ def process_shard(task: ShardTask) -> Tally:
         for span, previous in run.pending():
             run.guard.before_block()
             run.process(span, previous)
+        run.is_finished = True
         run.guard.check_limit()
     except FencedError:
         raise
     except StopProcessingError as stop:
-        run.close(_outcome_of(stop, task.work), str(stop))
+        run.close(run.outcome_of(stop), str(stop))
         raise
     return run.close(CloseOutcome.DONE, "")
-
-
-def _outcome_of(stop: StopProcessingError, work: ShardWork) -> CloseOutcome:
-    if not gaps(work.shard.span, (file.span for file in work.files)):
-        return CloseOutcome.DONE  # the last block tripped the limit: there is nothing left to stop
-    return CloseOutcome.LIMITED if isinstance(stop, FailureLimitExceededError) else CloseOutcome.STOPPED
 
 
 class _ShardRun:
@@ -84,16 +81,17 @@ class _ShardRun:
 
     def __init__(self, task: ShardTask) -> None:
         self.task, self.work = task, task.work
-        self.guard = Guard(task.work, task.job.limit, task.clock, task.cancelled)
+        self.guard = Guard(task.work, task.job, task.clock, task.cancelled, task.on_late)
         self.sizer = BlockSizer(task.job.block_size)
         constant = dict(task.constant)
         self.runner: RecordStep | AggregatorStep = (
-            AggregatorStep(task.job, task.step, task.step.aggregator, constant)
+            AggregatorStep(task.job, task.step, task.step.aggregator, constant, task.work.types)
             if task.step.aggregator is not None
-            else RecordStep(task.job, task.step, constant)
+            else RecordStep(task.job, task.step, constant, task.work.types)
         )
         self.adopted = task.work.tally
         self.own = Tally()
+        self.is_finished = False
         self.began = task.clock.monotonic()
 
     def pending(self) -> Iterator[tuple[Span, FileRef | None]]:
@@ -145,6 +143,12 @@ class _ShardRun:
     def tally(self) -> Tally:
         """Outcomes over all files; calls, blocks and seconds of this attempt alone."""
         return self.work.tally.with_work(self.own, self.task.clock.monotonic() - self.began)
+
+    def outcome_of(self, stop: StopProcessingError) -> CloseOutcome:
+        """How the attempt ended: done, if the last block tripped the limit and nothing was left to stop."""
+        if self.is_finished:
+            return CloseOutcome.DONE
+        return CloseOutcome.LIMITED if isinstance(stop, FailureLimitExceededError) else CloseOutcome.STOPPED
 
     def close(self, outcome: CloseOutcome, reason: str) -> Tally:
         """End the attempt and say what it did."""

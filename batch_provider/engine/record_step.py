@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from batch_provider.domain.spec import JobSpec, StepSpec
 from batch_provider.engine.accept import Acceptance, call_for, variables_text
 from batch_provider.engine.block import Block, BlockResult
 from batch_provider.engine.invoke import PER_RECORD, Calls, UserFunction
-from batch_provider.engine.patches import PatchWriter
+from batch_provider.engine.patches import PatchWriter, whole_payloads
 from batch_provider.engine.ports import GenerationReader
 from batch_provider.engine.rows import scatter
 
@@ -26,17 +27,22 @@ class RecordStep:
         constant: keywords that a function may name: ``instance`` and Airflow's context.
     """
 
-    def __init__(self, job: JobSpec, step: StepSpec, constant: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        job: JobSpec,
+        step: StepSpec,
+        constant: dict[str, Any],
+        types: Mapping[str, pa.DataType] | None = None,
+    ) -> None:
         self.step = step
         self._initial = variables_text(job)
-        self._accept = Acceptance(step, self._initial, constant)
-        self.function = UserFunction(step.name, step.function, PER_RECORD, constant)
-        self._patches = PatchWriter(step)
+        self._accept = Acceptance(job, step, constant)
+        self.function = UserFunction(step.name, step.function, PER_RECORD, constant, step.calls)
+        self._patches = PatchWriter(step, types or {})
 
     def block(self, upstream: GenerationReader, span: Span) -> Block:
         """Read what the step needs of a block."""
-        reads = self.step.reads
-        return Block(upstream, span, None if reads is None else (*reads, *self._accept.columns))
+        return Block(upstream, span, self.step.reads)
 
     def run(self, block: Block, candidates: np.ndarray) -> BlockResult:
         """Process the records at ``candidates``; the others keep what they have (NOT_RUN in the result)."""
@@ -60,13 +66,18 @@ class RecordStep:
         else:
             patches = [{}] * len(returned)  # the common case of a step that only checks
         good = [row for row, position in enumerate(accepted.tolist()) if position not in result.errors]
+        replacing = [row for row in good if returned[row] is not None] if self.step.output == "replace" else []
+        for row, patch in zip(replacing, whole_payloads([patches[row] for row in replacing]), strict=True):
+            patches[row] = patch
         kept, at = [patches[row] for row in good], accepted[good]
         columns, bad = self._patches.columns(block, kept, at)
         result.errors.update(bad)
         result.columns = columns
         if self.step.drop or self.step.output == "replace":
             fine = [row for row, position in enumerate(at.tolist()) if position not in bad]
-            result.dropped = self._patches.cut(block, columns, [kept[row] for row in fine], at[fine])
+            positions = (int(accepted[row]) for row in replacing)
+            replaced = np.array([position for position in positions if position not in bad], dtype=np.int64)
+            result.dropped = self._patches.cut(block, columns, at[fine], replaced)
         if calls.variables:
             result.columns["_vars"] = _variables(block, accepted, calls, result)
 

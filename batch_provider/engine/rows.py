@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from decimal import Decimal
+from numbers import Number
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from batch_provider.engine.kept import Kept, kept_column, kept_values
 
 ERROR_TYPE = pa.struct(
     [("type", pa.string()), ("message", pa.string()), ("c", pa.string()), ("at", pa.timestamp("us", "UTC"))]
@@ -33,9 +37,16 @@ def to_python(column: pa.ChunkedArray | pa.Array) -> list[Any]:
     if pa.types.is_timestamp(kind) and kind.tz is None:
         micros = array.cast(pa.timestamp("us"), safe=False)
         return _with_nulls(micros, _datetimes)
-    if pa.types.is_timestamp(kind) and kind.unit == "ns":
-        return list(array.cast(pa.timestamp("us", kind.tz), safe=False).to_pylist())
+    if coarser := _MICROSECONDS.get(str(kind).partition(",")[0].rstrip("]")):  # Python has no nanoseconds
+        return list(array.cast(coarser(kind), safe=False).to_pylist())
     return list(array.to_pylist())
+
+
+_MICROSECONDS: dict[str, Callable[[pa.DataType], pa.DataType]] = {
+    "timestamp[ns": lambda kind: pa.timestamp("us", kind.tz),
+    "time64[ns": lambda _: pa.time64("us"),
+    "duration[ns": lambda _: pa.duration("us"),
+}
 
 
 def _with_nulls(array: pa.Array, convert: Any) -> list[Any]:
@@ -60,11 +71,30 @@ def unify(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
     """The type that holds the values of both without loss, or None."""
     if first == second:
         return first
+    if _mix_kinds(first, second):
+        return None
+    if pa.types.is_timestamp(first) and pa.types.is_timestamp(second) and first.tz and second.tz:
+        return pa.timestamp(_finer(first.unit, second.unit), first.tz if first.tz == second.tz else "UTC")
     try:
         schemas = [pa.schema([("x", first)]), pa.schema([("x", second)])]
-        return pa.unify_schemas(schemas, promote_options="permissive").field("x").type
+        joint = pa.unify_schemas(schemas, promote_options="permissive").field("x").type
+        if pa.types.is_decimal(joint) and (pa.types.is_integer(first) or pa.types.is_integer(second)):
+            return pa.decimal128(38, joint.scale)  # Arrow's own answer has no room for every integer
+        return joint
     except (pa.ArrowTypeError, pa.ArrowInvalid):
         return None
+
+
+def _mix_kinds(first: pa.DataType, second: pa.DataType) -> bool:
+    """Whether Arrow would promote one to the other and change its values: text to bytes, decimals to floats."""
+    pair = (first, second)
+    text = any(map(pa.types.is_string, pair)) or any(map(pa.types.is_large_string, pair))
+    raw = any(map(pa.types.is_binary, pair)) or any(map(pa.types.is_large_binary, pair))
+    return (text and raw) or (any(map(pa.types.is_decimal, pair)) and any(map(pa.types.is_floating, pair)))
+
+
+def _finer(first: str, second: str) -> str:
+    return max(first, second, key=("s", "ms", "us", "ns").index)
 
 
 def build_column(values: Sequence[Any], hint: pa.DataType | None = None) -> tuple[pa.Array, Bad]:
@@ -79,8 +109,8 @@ def build_column(values: Sequence[Any], hint: pa.DataType | None = None) -> tupl
     """
     try:
         array = pa.array(values)
-        if pa.types.is_date(array.type) and any(isinstance(value, datetime) for value in values):
-            return _build_one_by_one(values, hint)  # Arrow would silently cut the time off
+        if _changed(array.type, values) or not _storable(array.type):
+            return _build_one_by_one(values, hint)
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
         return _build_one_by_one(values, hint)
     if hint is None or array.type == hint:
@@ -94,13 +124,51 @@ def build_column(values: Sequence[Any], hint: pa.DataType | None = None) -> tupl
     return _build_one_by_one(values, hint)
 
 
+_FOREIGN: list[tuple[Callable[[pa.DataType], bool], tuple[type, ...]]] = [
+    (pa.types.is_date, (datetime, Number)),  # the time would be cut off, 0 would be 1970
+    (pa.types.is_temporal, (Number,)),
+    (pa.types.is_floating, (Decimal, bool)),
+    (pa.types.is_binary, (str,)),
+]
+"""Kinds of column, and the values that Arrow would change to put them there."""
+
+
+def _changed(kind: pa.DataType, values: Sequence[Any]) -> bool:
+    """Whether Arrow has changed values of another kind in silence to make them all ``kind``."""
+    if pa.types.is_timestamp(kind) and len({v.tzinfo is None for v in values if isinstance(v, datetime)}) > 1:
+        return True
+    foreign = next((others for matches, others in _FOREIGN if matches(kind)), ())
+    return bool(foreign) and any(issubclass(found, foreign) for found in set(map(type, values)))
+
+
+def _storable(kind: pa.DataType) -> bool:
+    """Whether Parquet can hold the type."""
+    if pa.types.is_struct(kind):
+        return kind.num_fields > 0 and all(_storable(field.type) for field in kind.fields)
+    if pa.types.is_nested(kind) and hasattr(kind, "value_type"):
+        return _storable(kind.value_type)
+    return not pa.types.is_interval(kind)
+
+
+def _one(value: Any) -> pa.Array:
+    """An array of just this value; a dict without keys is null, as there is no type for it.
+
+    Raises:
+        ValueError: Parquet cannot hold it.
+    """
+    array = pa.nulls(1) if isinstance(value, dict) and not value else pa.array([value])
+    if not _storable(array.type):
+        raise ValueError(f"{array.type} cannot be written to Parquet")
+    return array
+
+
 def _build_one_by_one(values: Sequence[Any], hint: pa.DataType | None) -> tuple[pa.Array, Bad]:
     """The slow way, for a block with a value that does not fit: fail just the values that cause it."""
     bad: Bad = {}
     single: list[pa.Array | None] = []
     for position, value in enumerate(values):
         try:
-            single.append(pa.array([value]))
+            single.append(_one(value))
         except (pa.ArrowException, OverflowError, TypeError, ValueError) as error:
             bad[position] = f"{type(value).__name__} cannot be held by Arrow ({error})"
             single.append(None)
@@ -135,8 +203,6 @@ def _cast_without_loss(array: pa.Array, target: pa.DataType) -> pa.Array:
 
 def scatter(values: pa.Array, positions: np.ndarray, base: pa.Array) -> pa.Array:
     """``base`` with ``values`` put at ``positions``; works for every type, nested ones too."""
-    if len(values) == len(base):
-        return values
     index = np.arange(len(values), len(values) + len(base), dtype=np.int64)
     index[positions] = np.arange(len(values), dtype=np.int64)
     return pc.take(pa.concat_arrays([values, base]), pa.array(index))
@@ -151,17 +217,74 @@ def one_chunk(column: pa.ChunkedArray) -> pa.Array:
 def concat_by_name(tables: Sequence[pa.Table]) -> pa.Table:
     """One table of several: columns by name, types widened, absent columns null.
 
-    Two types with nothing in common (shards may disagree, a shard cannot) meet as text.
+    Where two types have nothing in common the one of more rows wins; the other values move to ``_kept``.
     """
     if len(tables) == 1:
         return tables[0]
     kinds: dict[str, pa.DataType] = {}
-    for table in tables:
-        for field in table.schema:
-            present = kinds.get(field.name)
-            kinds[field.name] = field.type if present is None else unify(present, field.type) or pa.string()
-    schema = pa.schema(kinds.items())
-    return pa.concat_tables([conform(table, schema) for table in tables])
+    losing: list[Kept] = [{} for _ in tables]
+    plain = list(tables)
+    for name in dict.fromkeys(name for table in tables for name in table.column_names):
+        kinds[name], losers = _joint_type(name, tables)
+        for number in losers:
+            table = plain[number]
+            for row, value in enumerate(to_python(table[name])):
+                if value is not None:
+                    losing[number].setdefault(row, {})[name] = value
+            empty = pa.nulls(table.num_rows, kinds[name])
+            plain[number] = table.set_column(table.column_names.index(name), name, empty)
+    return concat_as([_with_kept(table, kept) for table, kept in zip(plain, losing, strict=True)], kinds)
+
+
+def _joint_type(name: str, tables: Sequence[pa.Table]) -> tuple[pa.DataType, list[int]]:
+    """The type for a column of several tables, and the tables whose own has nothing in common with it."""
+    have = [number for number, table in enumerate(tables) if name in table.column_names]
+    kinds = {number: tables[number].schema.field(name).type for number in have}
+    rows: Counter[pa.DataType] = Counter()
+    for number, kind in kinds.items():
+        rows[kind] += tables[number].num_rows
+    joint, members = pa.null(), [pa.null()]
+    for kind, _ in rows.most_common():
+        wider = unify(joint, kind)
+        if wider is not None and all(unify(wider, member) == wider for member in [*members, kind]):
+            joint, members = wider, [*members, kind]
+    return joint, [number for number, kind in kinds.items() if unify(joint, kind) != joint]
+
+
+def concat_as(tables: Sequence[pa.Table], kinds: Mapping[str, pa.DataType]) -> pa.Table:
+    """One table with columns of these types; a value that would lose by it (a large integer) moves to ``_kept``."""
+    fitted = [_fit(table, kinds) for table in tables]
+    names = dict.fromkeys([*kinds, *("_kept" for table in fitted if "_kept" in table.column_names)])
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
+    return pa.concat_tables([conform(table, schema) for table in fitted])
+
+
+def _fit(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
+    kept: Kept = {}
+    for position, name in enumerate(table.column_names):
+        kind = kinds.get(name)
+        if kind is None or table.schema.field(name).type == kind:
+            continue
+        try:
+            array = table[name].cast(kind)
+        except pa.ArrowInvalid:
+            values = to_python(table[name])
+            array, bad = build_column(values, kind)
+            for row in bad:
+                kept.setdefault(row, {})[name] = values[row]
+        table = table.set_column(position, name, array)
+    return _with_kept(table, kept)
+
+
+def _with_kept(table: pa.Table, kept: Kept) -> pa.Table:
+    """``table`` with these values beside those it keeps already."""
+    if not kept:
+        return table
+    if "_kept" not in table.column_names:
+        return table.append_column("_kept", kept_column(kept, table.num_rows))
+    present = kept_values(table["_kept"])
+    joint = {row: {**kept.get(row, {}), **present.get(row, {})} for row in present.keys() | kept.keys()}
+    return table.set_column(table.column_names.index("_kept"), "_kept", kept_column(joint, table.num_rows))
 
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from batch_provider.domain.spec import AUTO
 
-FIRST_BLOCK = 1_000
+FIRST_BLOCK = 32
 TARGET_SECONDS = 1.0
 LARGEST_BYTES = 64 * 2**20
 LARGEST_BLOCK = 500_000

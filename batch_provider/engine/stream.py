@@ -18,7 +18,7 @@ from batch_provider.domain.layout import FileRef, Span, gaps
 from batch_provider.domain.outcome import CloseOutcome, Outcome
 from batch_provider.domain.spec import JobSpec, StepSpec
 from batch_provider.domain.tally import Tally
-from batch_provider.engine.accept import Acceptance, variables_text
+from batch_provider.engine.accept import Acceptance
 from batch_provider.engine.block import Block, BlockResult
 from batch_provider.engine.commit import Previous, commit_block
 from batch_provider.engine.fingerprint import fingerprint
@@ -42,6 +42,7 @@ class StreamTask:
         clock: for intervals and times of failures.
         constant: keywords the author's function may name.
         cancelled: whether the task was told to end.
+        on_late: told once for each round that the SLA has passed.
     """
 
     job: JobSpec
@@ -50,6 +51,7 @@ class StreamTask:
     clock: Clock
     constant: Mapping[str, Any] = field(default_factory=dict)
     cancelled: Callable[[], bool] = lambda: False
+    on_late: Callable[[str], None] | None = None
 
 
 @dataclass
@@ -90,9 +92,9 @@ def process_stream(task: StreamTask) -> None:
 class _StreamRun:
     def __init__(self, task: StreamTask) -> None:
         self.task, self.step = task, task.step
-        self.accept = Acceptance(task.step, variables_text(task.job), dict(task.constant))
+        self.accept = Acceptance(task.job, task.step, dict(task.constant))
         self.function = UserFunction(task.step.name, task.step.function, PER_STREAM, dict(task.constant))
-        self.guards = [Guard(work, task.job.limit, task.clock, task.cancelled) for work in task.works]
+        self.guards = [Guard(work, task.job, task.clock, task.cancelled, task.on_late) for work in task.works]
         self.own: dict[str, Tally] = {}
 
     def run(self) -> None:
@@ -132,13 +134,11 @@ class _StreamRun:
 
     def _pieces_of(self, work: ShardWork, committed: bool) -> Iterator[_Piece]:
         covered = [file.span for file in work.files]
-        if work.claim.since == work.claim.id.epoch:  # a first run or a redrive: rows of before may stay
+        if not committed:  # rows of before this redrive may stay; the call of a crashed attempt is repeated whole
             for file in work.files:
                 previous = Previous(work.previous(file), work.footer_owners(file))
                 stale = previous.stale(Block(work.upstream, file.span, ()), work.claim.since)
-                yield _Piece(work, file.span, file, stale)
-        elif not committed:  # the call of a crashed attempt is repeated from its first record
-            covered = []
+                yield _Piece(work, file.span, file, np.union1d(stale, previous.made_since(work.claim.since)))
         for hole in gaps(work.shard.span, covered):
             for first in range(hole.first, hole.last + 1, BLOCK_ROWS):
                 span = Span(first, min(first + BLOCK_ROWS - 1, hole.last))
@@ -165,9 +165,7 @@ class _StreamRun:
                 yield from records
 
     def _block(self, piece: _Piece) -> Block:
-        reads = self.step.reads
-        columns = None if reads is None else (*reads, *self.accept.columns)
-        return Block(piece.work.upstream, piece.span, columns)
+        return Block(piece.work.upstream, piece.span, self.step.reads)
 
     def _accept(self, piece: _Piece) -> None:
         positions, piece.errors = self.accept.of(self._block(piece), piece.candidates)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from airflow.sdk.exceptions import AirflowFailException
 
-from batch_provider.domain.errors import BatchError
+from batch_provider.domain.errors import BatchError, JobFailedError, StopProcessingError
 
 
 @contextmanager
@@ -22,4 +22,6 @@ def airflow_errors() -> Iterator[None]:
     except BatchError as error:
         if error.retryable:
             raise
-        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+        decided = isinstance(error, (StopProcessingError, JobFailedError))
+        # What the engine decided says all in its message; where in the engine it was raised tells nobody anything.
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from (None if decided else error)

@@ -52,13 +52,19 @@ def attempt_info(context: Context) -> AttemptInfo:
 def business_date(context: Context) -> str | None:
     """The ISO date the run stands for: params, else the interval's start, the logical date, or ``run_after``.
 
-    In the DAG's time zone; never the wall clock.
+    In the DAG's time zone; never the wall clock. A param that is no date or time is taken as it is.
     """
+    zone: tzinfo | None = getattr(context.get("dag"), "timezone", None)
     given = (context.get("params") or {}).get("business_date")
     if given is not None:
-        return given.date().isoformat() if isinstance(given, datetime) else str(given)
+        try:
+            return _local_date(datetime.fromisoformat(str(given)), zone)
+        except ValueError:
+            return str(given)
     run = context["dag_run"]
-    instant = run.data_interval_start or run.logical_date or run.run_after
-    zone: tzinfo | None = getattr(context.get("dag"), "timezone", None)
-    local = instant.astimezone(zone) if zone is not None else instant
-    return str(local.date().isoformat())
+    return _local_date(run.data_interval_start or run.logical_date or run.run_after, zone)
+
+
+def _local_date(instant: datetime, zone: tzinfo | None) -> str:
+    local = instant.astimezone(zone) if zone is not None and instant.tzinfo is not None else instant
+    return local.date().isoformat()

@@ -9,7 +9,8 @@ from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.domain.spec import JobSpec
 from batch_provider.engine.stream import StreamTask, process_stream
 from batch_provider.operators._failures import airflow_errors
-from batch_provider.operators.base import BatchOperator
+from batch_provider.operators.alerts import late_alert
+from batch_provider.operators.base import BatchOperator, DeclaredJob
 from batch_provider.operators.step import BatchStepOperator
 
 if TYPE_CHECKING:
@@ -45,12 +46,12 @@ class BatchStreamOperator(BatchOperator):
     template_fields: Sequence[str] = (*BatchOperator.template_fields, "shards")
     ui_color: str = "#dcefe3"
 
-    def __init__(self, *, job: JobSpec, step: str, shards: Any, **kwargs: Any) -> None:
+    def __init__(self, *, job: JobSpec | DeclaredJob, step: str, shards: Any, **kwargs: Any) -> None:
         kwargs.setdefault("do_xcom_push", False)
         super().__init__(job=job, **kwargs)
         self.step = step
         self.shards: Sequence[Mapping[str, str]] = shards
-        if not job.step(step).is_streaming:
+        if not self.job.step(step).is_streaming:
             raise InvalidOptionError("step", step, "a streaming aggregator")
 
     def execute(self, context: Context) -> None:
@@ -69,5 +70,6 @@ class BatchStreamOperator(BatchOperator):
                     clock=store.clock,
                     constant=self.constants(context),
                     cancelled=self._cancelled.is_set,
+                    on_late=late_alert(self.job, context),
                 )
             )

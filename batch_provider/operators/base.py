@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow.sdk import BaseOperator
 
@@ -19,11 +19,20 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
+class DeclaredJob(Protocol):
+    """A job that is still being declared: a BatchJob wired by hand gets its steps after its load task."""
+
+    @property
+    def spec(self) -> JobSpec:
+        """What is declared so far."""
+        ...
+
+
 class BatchOperator(BaseOperator):
     """Knows the job and its instance.
 
     Args:
-        job: the declared job.
+        job: the declared job, or a BatchJob.
         job_instance_id: templated; None: from DAG id, run id and job name. The same for all operators of a job.
         **kwargs: of Airflow's BaseOperator.
     """
@@ -31,11 +40,16 @@ class BatchOperator(BaseOperator):
     template_fields: Sequence[str] = ("job_instance_id",)
     ui_color: str = "#e4ecf7"
 
-    def __init__(self, *, job: JobSpec, job_instance_id: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, job: JobSpec | DeclaredJob, job_instance_id: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.job = job
+        self._declared = job
         self.job_instance_id = job_instance_id
         self._cancelled = threading.Event()
+
+    @property
+    def job(self) -> JobSpec:
+        """The job as it is declared by now."""
+        return self._declared if isinstance(self._declared, JobSpec) else self._declared.spec
 
     def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
         """Render with ``{{ business_date }}`` beside Airflow's own names."""

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from batch_provider import wiring
-from batch_provider.domain.errors import InvalidOptionError
+from batch_provider.domain.errors import JobDefinitionError
 from batch_provider.domain.spec import JobSpec
 from batch_provider.engine.load import load_instance
 from batch_provider.operators._failures import airflow_errors
-from batch_provider.operators.base import BatchOperator
+from batch_provider.operators.base import BatchOperator, DeclaredJob
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -28,18 +28,21 @@ class BatchJobOperator(BatchOperator):
         **kwargs: of :class:`BatchOperator`.
 
     Raises:
-        InvalidOptionError: the job has no source, or no step.
+        JobDefinitionError: the job has no source, or no step.
     """
 
     template_fields: Sequence[str] = (*BatchOperator.template_fields, "source_options")
 
-    def __init__(self, *, job: JobSpec, **kwargs: Any) -> None:
+    def __init__(self, *, job: JobSpec | DeclaredJob, **kwargs: Any) -> None:
         super().__init__(job=job, **kwargs)
-        if job.source is None:
-            raise InvalidOptionError(f"source of job {job.name!r}", None, "a source such as Files(…) or Sql(…)")
-        if not job.steps:
-            raise InvalidOptionError(f"steps of job {job.name!r}", (), "at least one step")
-        self.source_options: Mapping[str, Any] = templates_of(job.source)
+        spec = self.job
+        if spec.source is None:
+            raise JobDefinitionError(f"Job {spec.name!r} has no source; give it source=Files(…), Sql(…) or Records(…).")
+        if isinstance(job, JobSpec) and not job.steps:
+            raise JobDefinitionError(
+                f"Job {job.name!r} has no steps; declare at least one, for example with @job.step."
+            )
+        self.source_options: Mapping[str, Any] = templates_of(spec.source)
 
     def execute(self, context: Context) -> list[dict[str, str]]:
         """Load; returns ``{"generation", "shard"}`` for each mapped task, and nothing else goes through XCom."""

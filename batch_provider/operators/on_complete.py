@@ -11,7 +11,8 @@ from batch_provider.engine.complete import complete, load_failed
 from batch_provider.engine.invoke import UserFunction
 from batch_provider.engine.report import render_report
 from batch_provider.operators._failures import airflow_errors
-from batch_provider.operators.base import BatchOperator
+from batch_provider.operators.alerts import alert_failures
+from batch_provider.operators.base import BatchOperator, DeclaredJob
 from batch_provider.storage.completion import Completion
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class BatchOnCompleteOperator(BatchOperator):
 
     ui_color: str = "#f7ead9"
 
-    def __init__(self, *, job: JobSpec, **kwargs: Any) -> None:
+    def __init__(self, *, job: JobSpec | DeclaredJob, **kwargs: Any) -> None:
         kwargs.setdefault("trigger_rule", "all_done")
         kwargs.setdefault("do_xcom_push", False)
         super().__init__(job=job, **kwargs)
@@ -45,6 +46,7 @@ class BatchOnCompleteOperator(BatchOperator):
         with airflow_errors():
             result = self._complete(context)
             self.log.info("Report\n%s", render_report(result))
+            alert_failures(self.job, context, result)
             if not result.is_successful:
                 raise JobFailedError(result)
 

@@ -9,7 +9,8 @@ from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.domain.spec import JobSpec
 from batch_provider.engine.process import ShardTask, process_shard
 from batch_provider.operators._failures import airflow_errors
-from batch_provider.operators.base import BatchOperator
+from batch_provider.operators.alerts import late_alert
+from batch_provider.operators.base import BatchOperator, DeclaredJob
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -29,7 +30,7 @@ class BatchStepOperator(BatchOperator):
 
     template_fields: Sequence[str] = (*BatchOperator.template_fields, "shard")
 
-    def __init__(self, *, job: JobSpec, step: str, shard: Mapping[str, str], **kwargs: Any) -> None:
+    def __init__(self, *, job: JobSpec | DeclaredJob, step: str, shard: Mapping[str, str], **kwargs: Any) -> None:
         kwargs.setdefault("map_index_template", "shard {{ task.shard['shard'] }}")
         kwargs.setdefault("weight_rule", "upstream")
         kwargs.setdefault("do_xcom_push", False)
@@ -58,5 +59,6 @@ class BatchStepOperator(BatchOperator):
                     clock=store.clock,
                     constant=self.constants(context),
                     cancelled=self._cancelled.is_set,
+                    on_late=late_alert(self.job, context),
                 )
             )

@@ -66,6 +66,11 @@ def _step_operator(step: StepSpec, shard: Any, common: Mapping[str, Any]) -> Bat
 
 def _refuse_bad_place(dag: DAG, job: JobSpec) -> None:
     around = TaskGroupContext.get_current(dag)
+    others = {task.job.name for task in dag.tasks if isinstance(task, BatchJobOperator)}
+    if job.name in others:  # in another task group too: they would share one instance
+        raise JobDefinitionError(
+            f"DAG {dag.dag_id!r} has two jobs named {job.name!r}; give each job a name of its own."
+        )
     group = around
     while group is not None:
         if isinstance(group, MappedTaskGroup):
@@ -75,7 +80,9 @@ def _refuse_bad_place(dag: DAG, job: JobSpec) -> None:
             )
         group = group.parent_group
     if around is not None and job.name in {_label(child) for child in around.children}:
-        raise JobDefinitionError(f"DAG {dag.dag_id!r} has {job.name!r} twice; give each job a name of its own.")
+        raise JobDefinitionError(
+            f"DAG {dag.dag_id!r} has a task or group named {job.name!r} beside this job; rename one of them."
+        )
 
 
 def _label(child: str) -> str:

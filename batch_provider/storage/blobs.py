@@ -28,7 +28,9 @@ _ADVICE = {
     errno.EACCES: "permission denied; give the user that runs the Airflow workers write access to it, or set "
     "[batch_provider] storage_path to a directory that has it",
     errno.EROFS: "the file system is read-only; make it writable or set [batch_provider] storage_path elsewhere",
-    errno.ENOSPC: "the disk is full; free some space (airflow batch purge helps), then clear the task",
+    errno.ENOSPC: "the disk is full; free some space, then clear the task",
+    errno.ENOTDIR: "a part of this path is a file; set [batch_provider] storage_path to a directory",
+    errno.EEXIST: "a part of this path is a file; set [batch_provider] storage_path to a directory",
     errno.EDQUOT: "the disk quota is used up; free some space, then clear the task",
 }
 
@@ -90,8 +92,9 @@ class LocalBlobs:
     def _make_directory(self, directory: Path) -> None:
         if directory.is_dir():
             return
+        created = [parent for parent in (directory, *directory.parents) if not parent.is_dir()]
         directory.mkdir(parents=True, exist_ok=True)
-        self._unsynced.add(directory)
+        self._unsynced.update(created)  # a power loss must not take a directory above a file that was synced
 
     def get(self, name: str) -> pa.Buffer:
         """Read it whole."""
@@ -209,7 +212,7 @@ class MemoryBlobs:
 
 def put_json(blobs: Blobs, name: str, data: Mapping[str, Any]) -> None:
     """Write a small document that a person can read."""
-    blobs.put(name, json.dumps(data, indent=1, ensure_ascii=False).encode())
+    blobs.put(name, json.dumps(data, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
 
 
 def get_json(blobs: Blobs, name: str) -> dict[str, Any]:

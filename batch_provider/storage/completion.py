@@ -64,6 +64,15 @@ class Completion:
                 found.append(part)
         return found
 
+    def claimed(self, step: str, shard_id: str) -> int:
+        """How many claims there are."""
+        return len(self._generation.claim_ids(step, shard_id))
+
+    def pinned(self, close: Close) -> ClaimId | None:
+        """Which attempt of the step before it read."""
+        pin = self._generation.claim_of(close.step, close.shard, close.claim).upstream
+        return pin.claim if pin else None
+
     def upstream_reader(self, close: Close | None, shard_id: str) -> ChainReader:
         """What an attempt read."""
         if close is None:

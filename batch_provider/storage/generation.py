@@ -9,6 +9,7 @@ from batch_provider.domain.errors import (
     CheckpointMissingError,
     CorruptCheckpointError,
     FencedError,
+    InvalidOptionError,
     LayoutVersionError,
 )
 from batch_provider.domain.instance import LAYOUT_VERSION, AttemptInfo, Claim, Close, Manifest, Pin
@@ -20,7 +21,7 @@ from batch_provider.storage import paths
 from batch_provider.storage.blobs import Blobs, get_json, put_json
 from batch_provider.storage.checkpoints import open_checkpoint
 from batch_provider.storage.reading import ChainReader, Layer
-from batch_provider.storage.work import HeldClaim
+from batch_provider.storage.work import Adopted, HeldClaim
 
 
 class Generation:
@@ -49,6 +50,7 @@ class Generation:
 
         Raises:
             CheckpointMissingError: the step before has not finished this shard.
+            InvalidOptionError: the job did not have this step when its input was loaded.
             FencedError: another attempt claimed it at the same moment, and wins.
         """
         upstream = self._pin_upstream(step, shard_id)
@@ -90,19 +92,20 @@ class Generation:
             f"{paths.claims_dir(self.base, claim.step, claim.shard)}/{claim.id}.json",
             claim.to_json(),
         )
-        winner = self._claim_ids(claim.step, claim.shard)[-1]
+        winner = self.claim_ids(claim.step, claim.shard)[-1]
         if winner != claim.id:
             raise FencedError(claim.step, claim.shard, str(claim.id), str(winner))
 
-    def _adopt(self, claim: Claim) -> dict[FileRef, Tally]:
+    def _adopt(self, claim: Claim) -> dict[FileRef, Adopted]:
         """The verified files reachable from a claim, with what their footers count; damaged ones are left out."""
-        found: dict[FileRef, Tally] = {}
+        found: dict[FileRef, Adopted] = {}
         for file in self.current_files(claim.step, claim.shard):
             name = paths.output_file(self.base, claim.step, claim.shard, file)
             try:
-                found[file] = open_checkpoint(self.blobs, name, file).footer.tally
+                opened = open_checkpoint(self.blobs, name, file)
             except CorruptCheckpointError:
                 continue  # its records are a gap now, and are processed again from upstream
+            found[file] = Adopted(opened.footer.tally, opened.schema)
         return found
 
     def current_files(self, step: str, shard_id: str) -> tuple[FileRef, ...]:
@@ -117,13 +120,14 @@ class Generation:
         names = self.blobs.files(paths.output_dir(self.base, claim.step, claim.shard))
         return [file for name in names if (file := FileRef.parse(name)) and file.claim == claim.id]
 
-    def _claim_ids(self, step: str, shard_id: str) -> list[ClaimId]:
+    def claim_ids(self, step: str, shard_id: str) -> list[ClaimId]:
+        """Every claim of (step, shard), oldest first."""
         names = self.blobs.files(paths.claims_dir(self.base, step, shard_id))
         return sorted(ClaimId.parse(name.removesuffix(".json")) for name in names)
 
     def highest_claim(self, step: str, shard_id: str) -> Claim | None:
         """The sole truth of (step, shard), or None if nobody ever claimed it."""
-        ids = self._claim_ids(step, shard_id)
+        ids = self.claim_ids(step, shard_id)
         if not ids:
             return None
         return Claim.from_json(get_json(self.blobs, f"{paths.claims_dir(self.base, step, shard_id)}/{ids[-1]}.json"))
@@ -200,6 +204,9 @@ class Generation:
 
     def _pin_upstream(self, step: str, shard_id: str) -> Pin | None:
         names = [str(entry["name"]) for entry in self.manifest.steps]
+        if step not in names:
+            known = f"one of {', '.join(names)}, the steps the job had when its input was loaded"
+            raise InvalidOptionError("step", step, f"{known}, or clear the load task with Downstream")
         position = names.index(step)
         return self._finished(names[position - 1], shard_id) if position else None
 

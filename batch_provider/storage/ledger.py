@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,12 +104,21 @@ def _fill(
     for shard in generation.manifest.shards:
         layers = [(INPUT_PHASE, generation.manifest.files)]
         layers += [(step, files[step, shard.id]) for step in steps[1:]]
+        before: _Rows | None = None
         for step, refs in layers:
-            _insert_step(connection, generation, step, shard.id, refs)
+            before = _insert_step(connection, generation, step, shard.id, refs, before)
     if result is not None:
         fields = {name: value for name, value in result.to_json().items() if not isinstance(value, (tuple, list))}
         texts = [None if value is None else str(value) for value in fields.values()]
         _insert(connection, "result", pa.table({"field": list(fields), "value": texts}))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Outcome and ``_out`` of one step over one shard."""
+
+    status: np.ndarray
+    out: np.ndarray
 
 
 def _insert_step(
@@ -117,26 +127,38 @@ def _insert_step(
     step: str,
     shard_id: str,
     files: tuple[FileRef, ...],
-) -> None:
+    before: _Rows | None,
+) -> _Rows:
     shard = generation.manifest.shard(shard_id)
     layer = generation.layer(paths.INPUT if step == INPUT_PHASE else step, shard_id, files)
     status = np.full(len(shard.span), Outcome.SUCCEEDED if step == INPUT_PHASE else Outcome.NOT_RUN, np.uint8)
+    out = np.zeros(len(shard.span), np.int32)
+    consumed = out.copy()
+    failures: list[pa.Table] = []
     for file in layer.over(shard.span):
         part = file.span.overlap(shard.span)
         if part is None:
             continue
         failed = bool(layer.open(file).footer.tally.failed)
-        rows = layer.rows(part, ["_status", "_error"] if failed else ["_status"])
-        if "_status" in rows.column_names:
-            at = part.first - shard.span.first
-            status[at : at + len(part)] = rows["_status"].to_numpy() & (FAILED_BEFORE - 1)
+        rows = layer.rows(part, ["_status", "_out", "_in", *(["_error"] if failed else [])])
+        at = slice(part.first - shard.span.first, part.last - shard.span.first + 1)
+        for name, target in (("_status", status), ("_out", out), ("_in", consumed)):
+            if name in rows.column_names:
+                target[at] = rows[name].to_numpy()
         if failed:
-            _insert_failures(connection, step, rows)
+            failures.append(rows.select(["_id", "_error"]).filter(rows["_error"].is_valid()))
+    status &= FAILED_BEFORE - 1
+    if before is not None:  # what a step has not made again yet, after the step before has, it has not run
+        late = (consumed != before.out) | (before.status == Outcome.NOT_RUN)
+        status[late] = Outcome.NOT_RUN
+        failures = [rows.filter(pa.array(~late[rows["_id"].to_numpy() - shard.span.first])) for rows in failures]
+    for rows in failures:
+        _insert_failures(connection, step, rows)
     _insert(connection, "outcome_runs", _runs(step, shard_id, shard.span.first, status))
+    return _Rows(status, out)
 
 
-def _insert_failures(connection: duckdb.DuckDBPyConnection, step: str, rows: pa.Table) -> None:
-    failed = rows.filter(rows["_error"].is_valid())
+def _insert_failures(connection: duckdb.DuckDBPyConnection, step: str, failed: pa.Table) -> None:
     error = failed["_error"].combine_chunks()
     table = pa.table(
         {

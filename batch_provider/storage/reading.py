@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from batch_provider.domain.errors import CheckpointMissingError
 from batch_provider.domain.layout import FileRef, Span, tiles
-from batch_provider.domain.names import INPUT_PHASE, SIDE_COLUMNS
+from batch_provider.domain.names import INPUT_PHASE, RESERVED_COLUMNS, SIDE_COLUMNS
 from batch_provider.domain.outcome import Outcome
 from batch_provider.engine.rows import concat_by_name
 from batch_provider.storage.blobs import Blobs
@@ -88,7 +88,9 @@ class ChainReader:
             part = file.span.overlap(self._span)
             if part is not None:
                 table = self.read(Span(part.first, part.first))
-                return {name: table.schema.field(name).type for name in table.column_names if name[0] != "_"}
+                return {
+                    name: table.schema.field(name).type for name in table.column_names if name not in RESERVED_COLUMNS
+                }
         return {}
 
     def owners(self, span: Span) -> dict[str, str | None]:

@@ -10,6 +10,7 @@ import pyarrow as pa
 from batch_provider.domain.errors import DuplicateInstanceError, FencedError
 from batch_provider.domain.instance import AttemptInfo, JobInstance, Manifest
 from batch_provider.domain.layout import ClaimId, FileRef, Span
+from batch_provider.domain.names import RESERVED_COLUMNS
 from batch_provider.domain.outcome import JobState
 from batch_provider.domain.result import BatchJobResult
 from batch_provider.domain.tally import Tally
@@ -41,7 +42,7 @@ class LoadWork:
 
     def write(self, table: pa.Table, span: Span, tally: Tally) -> None:
         """Write a run of the input's records; nothing reads it before :meth:`commit`."""
-        owners = {name: paths.INPUT for name in table.column_names if not name.startswith("_")}
+        owners = {name: paths.INPUT for name in table.column_names if name not in RESERVED_COLUMNS - {"_kept"}}
         buffer, digest = encode(table, Footer(paths.INPUT, owners, tally))
         file = FileRef(span, self.claim, digest)
         self._store.blobs.put(paths.output_file(self._base, paths.INPUT, "", file), buffer)
@@ -133,7 +134,12 @@ class InstanceStore:
             return None
 
     def load_failure(self) -> LoadFailure | None:
-        """Why the latest attempt to load failed, if it did."""
+        """Why the latest attempt to load failed, if it did: another owner's id is never loaded."""
+        try:
+            self._refuse_other_owners(None)
+        except DuplicateInstanceError as error:
+            at = self.clock.now().isoformat()
+            return LoadFailure(JobState.FAILED_INPUT, type(error).__name__, str(error), at)
         claims = self.load_claims()
         if not claims:
             return None
@@ -150,10 +156,12 @@ class InstanceStore:
         return Generation(self.blobs, self.clock, f"{self.base}/{name}")
 
     def latest(self) -> Generation | None:
-        """The generation of the latest attempt to load, if that one is committed."""
+        """The generation of the latest attempt to load, if that one is committed and not another owner's."""
         claims = self.load_claims()
         manifest = self.manifest_of(claims[-1]) if claims else None
-        return self.generation(manifest.generation) if manifest else None
+        if manifest is None or manifest.instance.owner != self.instance.owner:
+            return None
+        return self.generation(manifest.generation)
 
     def result(self, generation: str | None = None) -> BatchJobResult | None:
         """The latest result of a generation (default: of the latest load), or None while there is none."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import reduce
 from types import MappingProxyType
 
@@ -11,15 +12,25 @@ import pyarrow as pa
 
 from batch_provider.domain.instance import Claim, Close, Manifest
 from batch_provider.domain.layout import ClaimId, FileRef, ShardRef, Span, overlay
+from batch_provider.domain.names import RESERVED_COLUMNS
 from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.domain.tally import Tally
 from batch_provider.engine.ports import Clock, GenerationReader
+from batch_provider.engine.rows import unify
 from batch_provider.storage import paths
 from batch_provider.storage.blobs import Blobs, get_json, put_json
 from batch_provider.storage.checkpoints import Footer, encode, open_checkpoint
 
 SYNC_SECONDS = 1.0
 REPORT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What a verified file of an earlier attempt says of itself."""
+
+    tally: Tally
+    schema: pa.Schema
 
 
 class HeldClaim:
@@ -32,22 +43,26 @@ class HeldClaim:
         generation: str,
         manifest: Manifest,
         claim: Claim,
-        adopted: Mapping[FileRef, Tally],
+        adopted: Mapping[FileRef, Adopted],
         upstream: GenerationReader,
         *,
         resumes: bool,
         settled: bool = False,
     ) -> None:
         self.settled = settled
+        self.types: Mapping[str, pa.DataType] = _types_of(adopted)
         self.claim, self.shard, self.upstream = claim, manifest.shard(claim.shard), upstream
         self._blobs, self._clock = blobs, clock
         self._generation, self._manifest = generation, manifest
         self._tallies: dict[FileRef, Tally] = {
-            file: tally if file.claim.epoch >= claim.since else replace(tally, newly_failed=0)
-            for file, tally in adopted.items()
+            file: found.tally if file.claim.epoch >= claim.since else replace(found.tally, newly_failed=0)
+            for file, found in adopted.items()
         }
         self._total = self._sum()
-        self.rewrites: tuple[FileRef, ...] = () if resumes else overlay(adopted)
+        # a resumed redrive still has the files to look at that it had not come to
+        self.rewrites: tuple[FileRef, ...] = tuple(
+            file for file in overlay(adopted) if not resumes or file.claim.epoch < claim.since
+        )
         self._synced_at = self._reported_at = clock.monotonic() - REPORT_SECONDS
 
     @property
@@ -82,8 +97,7 @@ class HeldClaim:
         self._total = self._sum() if rewritten else self._total + tally
         if self._clock.monotonic() - self._synced_at >= SYNC_SECONDS:
             self._blobs.sync()
-            self._total = self._sum()
-        self._synced_at = self._clock.monotonic()
+            self._synced_at = self._clock.monotonic()
 
     def _path(self, file: FileRef) -> str:
         return paths.output_file(self._generation, self.claim.step, self.shard.id, file)
@@ -113,7 +127,8 @@ class HeldClaim:
                 tally = self._progress_of(step["name"], shard)
                 failed += tally.newly_failed
                 received = max(received, tally.received)
-            finished += received
+            own = self._total.received if shard.id == self.shard.id else 0  # the caller adds its own
+            finished += max(received - own, 0)
         return failed, finished
 
     def _progress_of(self, step: str, shard: ShardRef) -> Tally:
@@ -143,6 +158,29 @@ class HeldClaim:
             if name not in answered:
                 return str(get_json(self._blobs, f"{self._generation}/stop/{name}").get("reason", "a stop request"))
         return None
+
+    def round_started(self) -> datetime:
+        """The start of the load, or of the first claim of this round."""
+        if self.claim.round == 0:
+            return datetime.fromisoformat(self._manifest.created_at) - timedelta(seconds=self._manifest.seconds)
+        started = [self.claim.started_at]
+        for step in self._manifest.steps:
+            for shard in self._manifest.shards:
+                directory = paths.claims_dir(self._generation, str(step["name"]), shard.id)
+                for name in self._blobs.files(directory)[-1:]:
+                    claim = get_json(self._blobs, f"{directory}/{name}")
+                    started += [claim["started_at"]] if claim["round"] == self.claim.round else []
+        return min(map(datetime.fromisoformat, started))
+
+    def first_to_be_late(self) -> bool:
+        """Look for the round's note, and leave one; two shards at the very same moment may both be told yes."""
+        directory = f"{self._generation}/late"
+        note = f"{self.claim.round:06d}"
+        if any(name.startswith(note) for name in self._blobs.files(directory)):
+            return False
+        name = f"{directory}/{note}-{self.claim.step}-{self.shard.id}-{self.claim.id}.json"
+        put_json(self._blobs, name, {"at": self._clock.now().isoformat()})
+        return True
 
     def close(
         self,
@@ -174,6 +212,17 @@ class HeldClaim:
         put_json(self._blobs, name, close.to_json())
         self._blobs.sync()
         return close
+
+
+def _types_of(adopted: Mapping[FileRef, Adopted]) -> dict[str, pa.DataType]:
+    """Payload columns in the files, with types wide enough for all of them."""
+    found: dict[str, pa.DataType] = {}
+    for file in sorted(adopted, key=lambda file: file.claim):
+        for field in adopted[file].schema:
+            if field.name not in RESERVED_COLUMNS:
+                joint = unify(found[field.name], field.type) if field.name in found else field.type
+                found[field.name] = joint or field.type
+    return found
 
 
 def answered_stops(blobs: Blobs, generation: str) -> set[str]:

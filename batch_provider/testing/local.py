@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Mapping
@@ -14,16 +13,17 @@ import pyarrow as pa
 
 from batch_provider.domain.errors import StopProcessingError
 from batch_provider.domain.instance import AttemptInfo, JobInstance
-from batch_provider.domain.names import default_instance_id
+from batch_provider.domain.names import RESERVED_COLUMNS, default_instance_id
 from batch_provider.domain.result import BatchJobResult
 from batch_provider.domain.spec import JobSpec, StepSpec
 from batch_provider.engine.clock import SystemClock
 from batch_provider.engine.complete import complete
 from batch_provider.engine.invoke import UserFunction
+from batch_provider.engine.kept import kept_values
 from batch_provider.engine.load import load_instance
 from batch_provider.engine.ports import Clock, Source, SourceAccess
 from batch_provider.engine.process import ShardTask, process_shard
-from batch_provider.engine.rows import concat_by_name
+from batch_provider.engine.rows import concat_by_name, to_python
 from batch_provider.engine.stream import StreamTask, process_stream
 from batch_provider.storage.blobs import Blobs, MemoryBlobs
 from batch_provider.storage.completion import Completion
@@ -154,9 +154,10 @@ class LocalRun:
         if not tables:
             return []
         table = concat_by_name(tables)
-        kept = table["_kept"].to_pylist() if "_kept" in table.column_names else [None] * table.num_rows
-        plain = table.select([name for name in table.column_names if not name.startswith("_")])
-        return [row | json.loads(text or "{}") for row, text in zip(plain.to_pylist(), kept, strict=True)]
+        kept = kept_values(table["_kept"]) if "_kept" in table.column_names else {}
+        names = [name for name in table.column_names if name not in RESERVED_COLUMNS]
+        rows = zip(*(to_python(table[name]) for name in names), strict=True) if names else [()] * table.num_rows
+        return [dict(zip(names, row, strict=True)) | kept.get(number, {}) for number, row in enumerate(rows)]
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Ask the ledger (tables steps, attempts, outcome_runs, failures; views outcomes, records, errors)."""

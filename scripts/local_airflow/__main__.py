@@ -9,18 +9,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from scripts.local_airflow.client import AirflowApiError, AirflowClient, RunProgress
+from scripts.local_airflow.client import AirflowApiError, AirflowClient
+from scripts.local_airflow.outcome import write_outcome
+from scripts.local_airflow.progress import ProgressLines
 from scripts.local_airflow.server import USERNAME, LocalAirflow, LocalAirflowError, read_password
 from scripts.local_airflow.state import RunningInstance
 
 _REPOSITORY: Final = Path(__file__).resolve().parents[2]
-_PROGRESS_SECONDS: Final = 3.0
-_REPORT_OPERATOR: Final = "BatchOnCompleteOperator"
-_TROUBLE: Final = ("failed", "upstream_failed")
+_HOME: Final = _REPOSITORY / ".airflow"
+_PORT: Final = 8080
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -44,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="local_airflow", description="A real Airflow on this machine, from this checkout."
     )
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--home", type=_path, default=_REPOSITORY / ".airflow", help="its AIRFLOW_HOME")
+    common.add_argument("--home", type=_path, default=_HOME, help="its AIRFLOW_HOME")
     start = argparse.ArgumentParser(add_help=False)
     start.add_argument("--dags", type=Path, default=_REPOSITORY / "dags", help="the folder with the DAG files")
     commands = parser.add_subparsers(title="commands", required=True)
@@ -54,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", parents=[common, start], help="run it in the foreground until Ctrl-C")
     serve.set_defaults(command=_serve)
     for each in (up, serve):
-        each.add_argument("--port", type=int, default=8080, help="port of the web page; 0: a free one")
+        each.add_argument("--port", type=int, default=_PORT, help="port of the web page; 0: a free one")
 
     down = commands.add_parser("down", parents=[common], help="end the one in the background")
     down.set_defaults(command=_down)
@@ -175,7 +176,8 @@ def _run(options: argparse.Namespace) -> int:
         instance.mark_ready()
         airflow.wait_for_dag(options.dag_id)
         _end_earlier_runs(airflow, options.dag_id)
-        return _run_on(airflow, options, where="make up, then log in with what it prints")
+        up = "make up" if options.home == _HOME else f"python -m scripts.local_airflow up --home {options.home}"
+        return _run_on(airflow, options, where=f"{up}, then http://127.0.0.1:{_PORT}")
 
 
 def _end_earlier_runs(airflow: AirflowClient, dag_id: str) -> None:
@@ -189,45 +191,16 @@ def _end_earlier_runs(airflow: AirflowClient, dag_id: str) -> None:
 
 def _run_on(airflow: AirflowClient, options: argparse.Namespace, where: str) -> int:
     run_id = airflow.trigger(options.dag_id, options.conf)
-    print(f"{options.dag_id} {run_id} has begun.", flush=True)
-    state = airflow.wait_for_run(options.dag_id, run_id, options.timeout, on_poll=ProgressLines())
-    tasks = airflow.task_instances(options.dag_id, run_id)
-    for task in tasks:
-        if task["operator_name"] == _REPORT_OPERATOR or task["state"] == "failed":
-            _print_task(airflow, task)
-    print(f"\n{options.dag_id}: {state}")
-    print(f"Job instances, dead letters and reports: {options.home / 'batch'}")
-    print(f"The same run in the Airflow UI: {where}")
+    _say(f"{options.dag_id} {run_id} has begun.")
+    lines = ProgressLines(options.home / "batch", _say)
+    state = airflow.wait_for_run(options.dag_id, run_id, options.timeout, on_poll=lines)
+    write_outcome(airflow, options.home, options.dag_id, run_id, _say)
+    _say(f"\n{options.dag_id}: {state}\nThe same run in the Airflow UI: {where}/dags/{options.dag_id}/runs/{run_id}")
     return 0 if state == "success" else 1
 
 
-class ProgressLines:
-    """Prints one line about a run every few seconds, and when it has ended."""
-
-    def __init__(self) -> None:
-        self._printed_at = -_PROGRESS_SECONDS
-
-    def __call__(self, progress: RunProgress) -> None:
-        """Print the line, unless the last one is too young."""
-        ended = progress.state in ("success", "failed")
-        if not ended and progress.elapsed - self._printed_at < _PROGRESS_SECONDS:
-            return
-        self._printed_at = progress.elapsed
-        tasks = " · ".join(f"{count} {state}" for state, count in _in_order(progress.task_states.items()))
-        print(f"[{progress.elapsed:5.0f} s] {progress.state:<8} tasks: {tasks}", flush=True)
-
-
-def _in_order(states: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
-    order = ["success", "running", "queued", "scheduled", "none"]
-    return sorted(states, key=lambda item: (order.index(item[0]) if item[0] in order else -1, item[0]))
-
-
-def _print_task(airflow: AirflowClient, task: dict[str, Any]) -> None:
-    index = int(task["map_index"])
-    name = task["task_id"] + (f"[{index}]" if index >= 0 else "")
-    log = airflow.task_log(task["dag_id"], task["dag_run_id"], task["task_id"], index)
-    lines = [line for line in log.splitlines() if not line.startswith("::")]
-    print(f"\n--- {name}: {task['state']}", *lines[-60:], sep="\n")
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 if __name__ == "__main__":

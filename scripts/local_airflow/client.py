@@ -186,13 +186,25 @@ class AirflowClient:
         self, dag_id: str, run_id: str, task_id: str, map_index: int = -1, try_number: int | None = None
     ) -> str:
         """Return the log of one try of a task as text, of the latest try if none is given."""
+        entries = self._log_entries(dag_id, run_id, task_id, map_index, try_number)
+        return "\n".join(_log_line(entry) for entry in entries)
+
+    def task_error(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> str | None:
+        """Return in a line why the latest try of a task failed, or None if its log does not say."""
+        entries = self._log_entries(dag_id, run_id, task_id, map_index, None)
+        errors = [entry["error_detail"] for entry in entries if isinstance(entry, dict) and entry.get("error_detail")]
+        return _error_line(errors[-1][0]) if errors else None
+
+    def _log_entries(
+        self, dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int | None
+    ) -> list[str | dict[str, Any]]:
         task = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
         if try_number is None:
             instance = self.api("GET", task if map_index < 0 else f"{task}/{map_index}")
             try_number = int(instance["try_number"])
         params = {"map_index": map_index, "full_content": True}
-        log = self.api("GET", f"{task}/logs/{try_number}", params=params)
-        return "\n".join(_log_line(entry) for entry in log["content"])
+        entries: list[str | dict[str, Any]] = self.api("GET", f"{task}/logs/{try_number}", params=params)["content"]
+        return entries
 
     def clear(
         self, dag_id: str, run_id: str, task_ids: Sequence[str | tuple[str, int]], **options: Any
@@ -220,5 +232,9 @@ class AirflowClient:
 def _log_line(entry: str | dict[str, Any]) -> str:
     if isinstance(entry, str):
         return entry
-    causes = [f"{error['exc_type']}: {error['exc_value']}" for error in entry.get("error_detail") or ()]
+    causes = [_error_line(error) for error in entry.get("error_detail") or ()]
     return "\n".join([str(entry["event"]), *causes])
+
+
+def _error_line(error: dict[str, Any]) -> str:
+    return f"{error['exc_type']}: {error['exc_value']}"

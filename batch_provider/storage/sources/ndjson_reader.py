@@ -70,7 +70,13 @@ def _fast(block: bytes, intake: Intake) -> pa.RecordBatch | None:
     """
     if not _is_one_object_a_line(block):
         return None
-    known = pa.schema([(name, kind) for name, kind in intake.types.items() if name not in intake.demanded])
+    known = pa.schema(
+        [
+            (name, pa.string() if pa.types.is_temporal(kind) else kind)
+            for name, kind in intake.types.items()
+            if name not in intake.demanded or pa.types.is_temporal(kind)
+        ]
+    )
     try:
         batch = _parse(block, known)
         if any(_holds(field.type, pa.types.is_timestamp) for field in batch.schema):
@@ -82,7 +88,7 @@ def _fast(block: bytes, intake: Intake) -> pa.RecordBatch | None:
             batch = _parse(block, pa.schema(texts))
     except pa.ArrowInvalid:
         return None
-    risky = any(_is_inexact(column) for column in batch.columns)
+    risky = "" in batch.schema.names or any(_is_inexact(column) for column in batch.columns)
     return None if batch.num_rows != block.count(b"\n") or risky else batch
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -58,7 +58,7 @@ def check_urls(urls: object) -> Any:
     """
     if is_reference(urls):
         return urls
-    given = urls if isinstance(urls, (list, tuple)) else (urls,)
+    given = urls if isinstance(urls, Sequence) and not isinstance(urls, str) else (urls,)
     found = tuple(url if is_reference(url) else _url(url) for url in given)
     if not found:
         raise InvalidOptionError("urls", urls, "at least one path, pattern or URL")

@@ -23,11 +23,11 @@ def is_transient(error: BaseException) -> bool:
 
 def retrying(action: Callable[[], Result]) -> Result:
     """Call ``action`` up to three times, waiting longer each time, with jitter; the last error is raised."""
-    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential_jitter
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential, wait_random
 
     retry = Retrying(
         stop=stop_after_attempt(ATTEMPTS),
-        wait=wait_exponential_jitter(initial=0.25, max=8, jitter=0.25),
+        wait=wait_exponential(multiplier=0.25, max=8) + wait_random(0, 0.25),
         retry=retry_if_exception(is_transient),
         reraise=True,
     )

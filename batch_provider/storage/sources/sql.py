@@ -90,8 +90,7 @@ class Sql:
         with ExitStack() as stack:
             try:
                 connection = retrying(lambda: stack.enter_context(access.database(self.conn_id)))
-                cursor = _cursor(connection)
-                stack.callback(cursor.close)
+                cursor = _cursor(connection)  # ends with its connection: closing a failed one hides the failure
                 cursor.execute(self.query, *([] if self.parameters is None else [self.parameters]))
                 rows = cursor.fetchmany(self.batch_size)
                 names = self._names(cursor.description)

@@ -1,0 +1,1 @@
+"""Access to batch instances from other tasks."""

@@ -1,0 +1,1 @@
+"""Telling on-call: what happened, to the addresses that an Airflow connection names."""

@@ -1,0 +1,110 @@
+"""E-mail, through aiosmtplib: the library below the async hook of Airflow's SMTP provider.
+
+The hook itself (3.2.0) cannot be used here: with STARTTLS it asks for TLS twice and fails with "Connection already
+using TLS", and it reads the connection's extra in a way that the triggerer forbids.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from email.message import EmailMessage
+from email.utils import localtime, make_msgid
+from typing import Any
+
+import aiosmtplib
+
+from batch_provider.notifications.errors import AlertRefusedError, AlertUndeliveredError
+from batch_provider.notifications.message import Message
+from batch_provider.notifications.routes import Security, SmtpRoute
+
+
+async def send_mail(route: SmtpRoute, message: Message) -> None:
+    """Hand one e-mail to the mail server.
+
+    A login is never sent in the clear to another machine's server by accident: without a word in the connection the
+    server must offer STARTTLS, with a certificate that this machine trusts.
+
+    Raises:
+        AlertUndeliveredError: if the server cannot be reached or answers 4xx: try later.
+        AlertRefusedError: if it refuses the login, the addresses or the mail.
+    """
+    client = aiosmtplib.SMTP(
+        hostname=route.host,
+        port=route.port,
+        username=route.login,
+        password=route.password,
+        use_tls=route.security is Security.IMPLICIT_TLS,
+        start_tls=route.security is Security.STARTTLS,
+        tls_context=_tls_context(route),
+        timeout=route.patience.timeout,
+    )
+    try:
+        await _hand_over(client, _mail(route, message))
+    except (aiosmtplib.SMTPException, OSError) as error:
+        raise _explained(route, error) from None
+
+
+async def _hand_over(client: aiosmtplib.SMTP, mail: EmailMessage) -> None:
+    connection: Any = None
+    try:
+        async with client:
+            connection = client.transport
+            await client.send_message(mail)
+    finally:
+        if connection is not None:  # TLS says farewell for longer than the event loop of a callback lives
+            connection.abort()
+            await asyncio.sleep(0)
+
+
+def _mail(route: SmtpRoute, message: Message) -> EmailMessage:
+    mail = EmailMessage()
+    mail["Subject"] = message.subject
+    mail["From"] = route.sender
+    mail["To"] = ", ".join(route.recipients)
+    mail["Date"] = localtime()
+    mail["Message-ID"] = make_msgid(domain=route.sender.rpartition("@")[2])
+    mail["Auto-Submitted"] = "auto-generated"  # RFC 3834: no out-of-office answers
+    mail.set_content(message.text)
+    return mail
+
+
+def _tls_context(route: SmtpRoute) -> ssl.SSLContext | None:
+    if route.security is Security.NONE:
+        return None
+    context = ssl.create_default_context()
+    if not route.check_certificate:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _explained(route: SmtpRoute, error: Exception) -> AlertRefusedError | AlertUndeliveredError:
+    """Say it without the server's own text, which may repeat what it was sent."""
+    certificate = _certificate_error(error)
+    if certificate is not None:
+        return AlertRefusedError(route.label, f"its certificate is not trusted: {certificate.verify_message}.")
+    if isinstance(error, aiosmtplib.SMTPAuthenticationError) and error.code >= 500:
+        return AlertRefusedError(route.label, f"the login was refused (code {error.code}).")
+    if isinstance(error, aiosmtplib.SMTPRecipientsRefused):
+        codes = sorted({refused.code for refused in error.recipients})
+        return _by_code(route, max(codes, default=550), "every recipient was refused")
+    if isinstance(error, aiosmtplib.SMTPResponseException):
+        return _by_code(route, error.code, f"{type(error).__name__}")
+    if isinstance(error, aiosmtplib.SMTPNotSupported) or type(error) is aiosmtplib.SMTPException:
+        reason = "it does not offer what the connection demands (STARTTLS or a login)."
+        return AlertRefusedError(route.label, reason)
+    return AlertUndeliveredError(route.label, f"{type(error).__name__}.")
+
+
+def _by_code(route: SmtpRoute, code: int, what: str) -> AlertRefusedError | AlertUndeliveredError:
+    kind = AlertRefusedError if code >= 500 else AlertUndeliveredError
+    return kind(route.label, f"{what} (code {code}).")
+
+
+def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None

@@ -1,0 +1,31 @@
+"""Every store that ships keeps the contract that users' own stores must keep."""
+
+from __future__ import annotations
+
+import pytest
+
+from batch_provider.storage.blobs import LocalBlobs, MemoryBlobs
+from batch_provider.storage.sources.records import Records
+from batch_provider.testing.contracts import BlobsContract, SourceContract
+
+
+class TestMemoryBlobs(BlobsContract):
+    @pytest.fixture
+    def blobs(self):
+        return MemoryBlobs()
+
+
+class TestLocalBlobs(BlobsContract):
+    @pytest.fixture
+    def blobs(self, tmp_path):
+        return LocalBlobs(tmp_path / "store")
+
+
+class TestRecords(SourceContract):
+    @pytest.fixture
+    def expected(self):
+        return [{"n": n, "name": str(n)} for n in range(25_000)]
+
+    @pytest.fixture
+    def source(self, expected):
+        return Records(expected)

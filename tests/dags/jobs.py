@@ -1,0 +1,221 @@
+"""The DAGs that tests/integration runs with `dag.test()`. A run's conf names its input and where to write."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import CronDataIntervalTimetable, dag, task_group
+from pendulum import timezone
+
+from batch_provider import (
+    AcceptPolicy,
+    AggregatorSpec,
+    BatchAggregatorOperator,
+    BatchJob,
+    BatchJobOperator,
+    BatchJobResult,
+    BatchOnCompleteOperator,
+    BatchStepOperator,
+    BatchStreamOperator,
+    Files,
+    JobSpec,
+    StepSpec,
+)
+from batch_provider.domain.limits import FailureLimit
+
+START = datetime(2020, 1, 1, tzinfo=UTC)
+PARAMS = {"input": "", "out": ""}
+SOURCE = Files("{{ params.input }}")
+manual = dag(schedule=None, start_date=START, params=PARAMS)
+
+
+class NegativeAmountError(ValueError):
+    """No order is worth less than nothing."""
+
+
+def validate(record: dict[str, Any]) -> None:
+    if record["amount"] < 0:
+        raise NegativeAmountError(f"amount is {record['amount']}")
+
+
+def double(record: dict[str, Any]) -> dict[str, int]:
+    return {"twice": record["amount"] * 2}
+
+
+def append(params: dict[str, Any], name: str, value: object) -> None:
+    """Add a line to a file of the test."""
+    with (Path(params["out"]) / name).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value) + "\n")
+
+
+def store(records: list[dict[str, Any]], *, params: dict[str, Any]) -> None:
+    append(params, "stored", [record["twice"] for record in records])
+
+
+def quarantine(record: dict[str, Any], *, params: dict[str, Any]) -> None:
+    append(params, "quarantined", record["amount"])
+
+
+def report(result: BatchJobResult, *, params: dict[str, Any]) -> None:
+    append(params, "results", result.to_json())
+
+
+def orders(**options: Any) -> BatchJob:
+    with BatchJob("orders", source=SOURCE, **options) as job:
+        job.step(validate)
+        job.step(double)
+        job.aggregator("store", size=4)(store)
+        job.step(accept_policy=AcceptPolicy.ONLY_FAILURES)(quarantine)
+        job.on_complete(report)
+    return job
+
+
+@manual
+def small() -> None:
+    orders(max_failed_records=3, block_size=5, shards=2)
+
+
+@manual
+def small_by_hand() -> None:
+    job = JobSpec(
+        "orders",
+        source=SOURCE,
+        steps=(
+            StepSpec("validate", validate),
+            StepSpec("double", double),
+            StepSpec("store", store, aggregator=AggregatorSpec(size=4)),
+            StepSpec("quarantine", quarantine, accept_policy=AcceptPolicy.ONLY_FAILURES),
+        ),
+        limit=FailureLimit(3),
+        block_size=5,
+        shards=2,
+        on_complete=report,
+    )
+
+    @task_group(group_id="orders")
+    def group() -> None:
+        load = BatchJobOperator(task_id="load", job=job)
+
+        @task_group
+        def process(shard: Any) -> None:
+            """The steps of one shard; shards do not wait for each other."""
+            (
+                BatchStepOperator(task_id="validate", job=job, step="validate", shard=shard)
+                >> BatchStepOperator(task_id="double", job=job, step="double", shard=shard)
+                >> BatchAggregatorOperator(task_id="store", job=job, step="store", shard=shard)
+                >> BatchStepOperator(task_id="quarantine", job=job, step="quarantine", shard=shard)
+            )
+
+        processed = process.expand(shard=load.output)
+        [load, processed] >> BatchOnCompleteOperator(task_id="on_complete", job=job)
+
+    group()
+
+
+@manual
+def strict() -> None:
+    """The first failure stops it; the retries must not be used for that."""
+    orders(shards=2, block_size=2, task_options={"retries": 2, "retry_delay": timedelta(0)})
+
+
+@manual
+def eight() -> None:
+    orders(shards=8)
+
+
+@manual
+def retrying() -> None:
+    orders(max_failed_records=3, shards=1, task_options={"retries": 1, "retry_delay": timedelta(0)})
+
+
+@manual
+def owned() -> None:
+    orders(max_failed_records=3, shards=1, job_instance_id="orders-{{ params.number }}")
+
+
+def total(records: Iterable[dict[str, Any]], *, params: dict[str, Any]) -> None:
+    append(params, "total", sum(record["twice"] for record in records))
+
+
+def label(record: dict[str, Any]) -> dict[str, str]:
+    return {"label": f"order {record['id']}"}
+
+
+@manual
+def two_stages() -> None:
+    with BatchJob("orders", source=SOURCE, max_failed_records=3, shards=2) as job:
+        job.step(validate)
+        job.step(double)
+        job.aggregator(streaming=True)(total)
+        job.step(label)
+        job.on_complete(report)
+
+
+@manual
+def two_stages_by_hand() -> None:
+    job = JobSpec(
+        "orders",
+        source=SOURCE,
+        steps=(
+            StepSpec("validate", validate),
+            StepSpec("double", double),
+            StepSpec("total", total, aggregator=AggregatorSpec(streaming=True)),
+            StepSpec("label", label),
+        ),
+        limit=FailureLimit(3),
+        shards=2,
+        on_complete=report,
+    )
+
+    @task_group(group_id="orders")
+    def group() -> None:
+        load = BatchJobOperator(task_id="load", job=job)
+
+        @task_group
+        def process(shard: Any) -> None:
+            """The steps of one shard; shards do not wait for each other."""
+            (
+                BatchStepOperator(task_id="validate", job=job, step="validate", shard=shard)
+                >> BatchStepOperator(task_id="double", job=job, step="double", shard=shard)
+            )
+
+        @task_group
+        def process_2(shard: Any) -> None:
+            """The steps of one shard; shards do not wait for each other."""
+            BatchStepOperator(task_id="label", job=job, step="label", shard=shard)
+
+        first = process.expand(shard=load.output)
+        stream = BatchStreamOperator(task_id="total", job=job, step="total", shards=load.output)
+        second = process_2.expand(shard=load.output)
+        first >> stream >> second
+        # All of them: when a shard of the first stage fails, the second is given up while others still run.
+        [load, first, stream, second] >> BatchOnCompleteOperator(task_id="on_complete", job=job)
+
+    group()
+
+
+@dag(
+    schedule=CronDataIntervalTimetable("0 0 * * *", timezone=timezone("America/New_York")),
+    start_date=datetime(2020, 1, 1, tzinfo=timezone("America/New_York")),
+    catchup=False,
+    params=PARAMS | {"business_date": None},
+)
+def dated() -> None:
+    with BatchJob("orders", source=Files("{{ params.input }}/orders-{{ business_date }}.csv"), shards=1) as job:
+        job.step(double)
+        job.on_complete(report)
+
+
+small()
+small_by_hand()
+strict()
+eight()
+retrying()
+owned()
+two_stages()
+two_stages_by_hand()
+dated()

@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from airflow.sdk import DAG
+
+from batch_provider import BatchJob, Records
+
+with DAG("limit_below_never", schedule=None, start_date=datetime(2020, 1, 1, tzinfo=UTC)):
+    with BatchJob("orders", source=Records([]), max_failed_records=-2) as job:
+
+        @job.step
+        def check(record): ...
