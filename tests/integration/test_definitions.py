@@ -96,7 +96,8 @@ def test_a_serialized_job_is_the_same_in_every_process():
         ),
         pytest.param(
             "bad_expression",
-            "InvalidExpressionError: The expression 'amount >' in step 'check' of job 'orders' cannot be used: syntax error at or near \">\". Write "
+            "InvalidExpressionError: The expression 'amount >' in step 'check' of job 'orders' cannot be used: "
+            'syntax error at or near ">". Write '
             "one scalar SQL expression over the record's columns, for example \"amount > 0 AND country = 'NL'\".",
             id="bad-expression",
         ),
@@ -107,13 +108,15 @@ def test_a_serialized_job_is_the_same_in_every_process():
         ),
         pytest.param(
             "limit_below_never",
-            "InvalidOptionError: max_failed_records=-2 is not allowed in job 'orders'; use -1 (never stop), 0 (stop at the first) or "
+            "InvalidOptionError: max_failed_records=-2 is not allowed in job 'orders'; use -1 (never stop), 0 "
+            "(stop at the first) or "
             "more.",
             id="max-failed-records-minus-2",
         ),
         pytest.param(
             "unknown_policy",
-            "InvalidOptionError: accept_policy='SOME_FAILURES' is not allowed in step 'check' of job 'orders'; use NO_FAILURES or ONLY_FAILURES or "
+            "InvalidOptionError: accept_policy='SOME_FAILURES' is not allowed in step 'check' of job 'orders'; "
+            "use NO_FAILURES or ONLY_FAILURES or "
             "ALL.",
             id="unknown-accept-policy",
         ),
