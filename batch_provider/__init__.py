@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from batch_provider.domain.instance import JobInstance
     from batch_provider.domain.outcome import JobState, Outcome
     from batch_provider.domain.result import BatchJobResult
-    from batch_provider.domain.spec import AggregatorSpec, CallPolicy, JobSpec, StepSpec
+    from batch_provider.domain.spec import AggregatorSpec, CallPolicy, JobSpec, SqlSpec, StepSpec
+    from batch_provider.engine.vector_step import failed
     from batch_provider.hooks.batch import BatchHook
     from batch_provider.notifications.notifier import BatchNotifier
     from batch_provider.operators.aggregate import BatchAggregatorOperator, BatchStreamOperator
@@ -54,8 +55,10 @@ __all__ = [
     "Outcome",
     "Records",
     "Sql",
+    "SqlSpec",
     "StepSpec",
     "batch_deadline",
+    "failed",
 ]
 
 _HOMES = {
@@ -82,8 +85,10 @@ _HOMES = {
     "Outcome": "domain.outcome",
     "Records": "storage.sources.records",
     "Sql": "storage.sources.sql",
+    "SqlSpec": "domain.spec",
     "StepSpec": "domain.spec",
     "batch_deadline": "deadlines",
+    "failed": "engine.vector_step",
 }
 
 

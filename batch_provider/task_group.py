@@ -5,18 +5,15 @@ Airflow is imported only when a DAG is being defined, so a job also runs in a pl
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
-from difflib import get_close_matches
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from batch_provider.domain.accept import AcceptPolicy
+from batch_provider.domain.declare import name_of, placing, step_of_options
 from batch_provider.domain.errors import (
     DuplicateStepError,
-    InvalidExpressionError,
     InvalidOptionError,
     JobDefinitionError,
 )
@@ -26,18 +23,15 @@ from batch_provider.domain.spec import (
     AUTO,
     AcceptExpression,
     AggregatorSpec,
-    CallPolicy,
     JobSpec,
+    SqlSpec,
     StepSpec,
 )
-from batch_provider.operators.node import JobNode
+from batch_provider.operators.node import JobNode, current_dag
 
 if TYPE_CHECKING:
     from batch_provider.operators.load import BatchJobOperator
     from batch_provider.operators.on_complete import BatchOnCompleteOperator
-
-_STEP_OPTIONS = frozenset({"accept_policy", "accept_expression", "reads", "drop", "output"})
-_CALL_OPTIONS = frozenset(CallPolicy.__dataclass_fields__)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -91,7 +85,7 @@ class BatchJob(JobNode):
             max_failed_records = settings.max_failed_records if settings else 0
         if block_size is None:
             block_size = (settings.block_size if settings else None) or AUTO
-        with self._placing(f" in job {name!r}"):
+        with placing(f" in job {name!r}"):
             self._base = JobSpec(
                 name,
                 source=source,
@@ -146,7 +140,7 @@ class BatchJob(JobNode):
         name = options.pop("name", None)
 
         def declare(declared: F) -> F:
-            self._add(name or declared.__name__, declared, None, options)
+            self._add(name or name_of(declared), declared, None, options)
             return declared
 
         return declare(function) if function is not None else declare
@@ -174,10 +168,47 @@ class BatchJob(JobNode):
         spec = AggregatorSpec(size=size, streaming=streaming, on_error=on_error, on_redrive=on_redrive)
 
         def declare(declared: F) -> F:
-            self._add(name or declared.__name__, declared, spec, options)
+            self._add(name or name_of(declared), declared, spec, options)
             return declared
 
         return declare
+
+    def sql_step(
+        self,
+        name: str,
+        *,
+        checks: Mapping[str, str] | None = None,
+        assign: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
+        """Declare a step of SQL expressions, vectorised in DuckDB, row by row by construction.
+
+        Args:
+            name: of the step.
+            checks: message → boolean expression; a record for which it is not true fails with the message.
+            assign: column → expression, for the records that passed.
+            **options: of :class:`StepSpec`; others are Airflow options of the step's tasks.
+        """
+        with placing(f" in step {name!r} of job {self.name!r}"):
+            sql = SqlSpec(checks or {}, assign or {})
+        self._add(name, sql, None, options)
+
+    def arrow_step(self, function: Any = None, /, **options: Any) -> Any:
+        """Declare a step whose function takes a RecordBatch and returns one with as many rows, or ``failed(…)``.
+
+        Args:
+            function: takes a block's accepted records and, if its signature names it, ``record_ids``. Columns of
+                the returned batch are added or replaced; None: nothing changes. If it raises, the block is halved
+                until the bad records stand alone.
+            **options: ``name`` (default: the function's), those of :class:`StepSpec`, and Airflow options.
+        """
+        name = options.pop("name", None)
+
+        def declare(declared: F) -> F:
+            self._add(name or name_of(declared), declared, None, {**options, "vectorised": True})
+            return declared
+
+        return declare(function) if function is not None else declare
 
     def on_complete(self, function: F) -> F:
         """Declare the function that gets the result, after the report is written."""
@@ -189,25 +220,20 @@ class BatchJob(JobNode):
     def _add(
         self,
         name: str,
-        function: Callable[..., Any],
+        function: Callable[..., Any] | SqlSpec,
         aggregator: AggregatorSpec | None,
         options: dict[str, Any],
     ) -> None:
         if any(step.name == name for step in self._steps):
             raise DuplicateStepError(self.name, name)
-        with self._placing(f" in step {name!r} of job {self.name!r}"):
-            self._steps.append(_step_spec(name, function, aggregator, options))
+        with placing(f" in step {name!r} of job {self.name!r}"):
+            step = step_of_options(name, function, aggregator, options)
+            if step.expressions:
+                from batch_provider.engine.expressions import check_expression
 
-    @staticmethod
-    @contextmanager
-    def _placing(place: str) -> Iterator[None]:
-        """Say in the message of a wrong definition which step or job it is of."""
-        try:
-            yield
-        except InvalidOptionError as error:
-            raise InvalidOptionError(error.option, error.value, error.allowed, place) from None
-        except InvalidExpressionError as error:
-            raise InvalidExpressionError(error.expression, error.reason, place) from None
+                for expression in step.expressions:
+                    check_expression(expression)
+            self._steps.append(step)
 
     @property
     def spec(self) -> JobSpec:
@@ -258,39 +284,15 @@ class BatchJob(JobNode):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Wire the operators, if a DAG is being defined."""
-        if kind is None and (dag := _current_dag()) is not None:
+        if kind is None and (dag := current_dag()) is not None:
             from batch_provider.operators.wire import wire_job
 
             self.group = wire_job(dag, self.spec, self.job_instance_id, self.task_options)
 
 
-def _step_spec(
-    name: str, function: Callable[..., Any], aggregator: AggregatorSpec | None, options: dict[str, Any]
-) -> StepSpec:
-    """Sort the options of a step: its own, those of its calls, and Airflow's."""
-    own = {key: options.pop(key) for key in list(options) if key in _STEP_OPTIONS}
-    calls = CallPolicy(**{key: options.pop(key) for key in list(options) if key in _CALL_OPTIONS})
-    tasks = {**options.pop("task_options", {}), **options}
-    for option, value in options.items():
-        if near := get_close_matches(option, _STEP_OPTIONS | _CALL_OPTIONS, n=1, cutoff=0.8):
-            raise InvalidOptionError(option, value, f"{near[0]}=, if that is what was meant")
-    step = StepSpec(name, function, calls=calls, aggregator=aggregator, task_options=tasks, **own)
-    if isinstance(step.accept_expression, str):
-        from batch_provider.engine.expressions import check_expression
-
-        check_expression(step.accept_expression)
-    return step
-
-
-def _current_dag() -> Any:
-    """The DAG being defined, without importing Airflow: if nobody has imported it, there is none."""
-    contexts = sys.modules.get("airflow.sdk.definitions._internal.contextmanager")
-    return contexts.DagContext.get_current() if contexts is not None else None
-
-
 def _settings() -> Any:
     """The installation's defaults, when a DAG is being defined."""
-    if _current_dag() is None:
+    if current_dag() is None:
         return None
     from batch_provider.config import load_settings
 

@@ -62,7 +62,7 @@ def default_instance_id(dag_id: str, run_id: str, job: str) -> str:
     Characters that may not stand in a path are replaced and long ids shortened; both then end in a digest of
     the original, so that two runs never share an id.
     """
-    plain = f"{dag_id}.{run_id}.{job}"
+    plain = f"{dag_id}~{run_id}~{job}"  # neither a DAG id nor a job name may have a ~
     if _PART.fullmatch(plain) and len(plain.encode()) <= _LONGEST_PART:
         return plain
     digest = hashlib.blake2b(plain.encode(), digest_size=8).hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,81 +12,17 @@ from typing import Any
 from batch_provider.domain.accept import AcceptPolicy
 from batch_provider.domain.errors import DuplicateStepError, InvalidExpressionError, InvalidOptionError
 from batch_provider.domain.limits import FailureLimit
-from batch_provider.domain.names import RESERVED_COLUMNS, check_name
+from batch_provider.domain.names import check_name
+from batch_provider.domain.options import check_choice, check_columns, check_count, set_frozen
+from batch_provider.domain.work import AggregatorSpec, CallPolicy, SqlSpec
+
+__all__ = ["AUTO", "AcceptExpression", "AggregatorSpec", "CallPolicy", "JobSpec", "SqlSpec", "StepSpec"]
 
 AUTO = "auto"
-ON_ERROR = ("fail_group", "isolate")
-ON_REDRIVE = ("new", "all")
 ON_SLA = ("alert", "stop")
 OUTPUTS = ("patch", "replace")
 
 AcceptExpression = str | Callable[..., object]
-
-
-@dataclass(frozen=True)
-class AggregatorSpec:
-    """A bulk action over a step's records: sized or streaming, never both.
-
-    Attributes:
-        size: records in a group; the last group of a shard may be smaller.
-        streaming: one call with a forward-only iterator over every record of the step.
-        on_error: ``fail_group`` fails every record of a group whose call raises; ``isolate`` halves the group
-            until the bad records stand alone.
-        on_redrive: what a streaming aggregator gets in a redrive: only the records that are new to it, or all.
-    """
-
-    size: int | None = None
-    streaming: bool = False
-    on_error: str = "fail_group"
-    on_redrive: str = "new"
-
-    def __post_init__(self) -> None:
-        """Refuse a size beside streaming, or neither."""
-        if self.streaming is (self.size is not None):
-            raise InvalidOptionError("aggregator", repr(self), "either size=N or streaming=True, not both")
-        if self.size is not None:
-            check_count("size", self.size, minimum=1)
-        check_choice("on_error", self.on_error, ON_ERROR)
-        check_choice("on_redrive", self.on_redrive, ON_REDRIVE)
-        if self.streaming and self.on_error == "isolate":
-            raise InvalidOptionError("on_error", self.on_error, "'fail_group' with streaming=True")
-
-
-@dataclass(frozen=True)
-class CallPolicy:
-    """How the function of a step is called for one record.
-
-    Attributes:
-        retries: further tries after the first that raised.
-        retry_on: exceptions that are worth another try.
-        retry_delay: seconds before the second try; doubled for each further one, with jitter.
-        max_retry_delay: seconds; the longest wait.
-        timeout: seconds that one try may take; None: any. A coroutine is cancelled; a plain function cannot be
-            interrupted: its record fails, and the call is left behind in its thread.
-        concurrency: calls at a time: coroutines on one event loop, plain functions in threads. The output keeps
-            the order of the records.
-    """
-
-    retries: int = 0
-    retry_on: tuple[type[Exception], ...] = (Exception,)
-    retry_delay: float = 0.1
-    max_retry_delay: float = 30.0
-    timeout: float | None = None
-    concurrency: int = 1
-
-    def __post_init__(self) -> None:
-        """Refuse values that mean nothing."""
-        check_count("retries", self.retries, minimum=0, maximum=100)
-        check_count("concurrency", self.concurrency, minimum=1, maximum=1_000)
-        set_frozen(self, "retry_on", _exceptions(self.retry_on))
-        set_frozen(self, "timeout", seconds_of("timeout", self.timeout) if self.timeout is not None else None)
-        set_frozen(self, "retry_delay", seconds_of("retry_delay", self.retry_delay))
-        set_frozen(self, "max_retry_delay", seconds_of("max_retry_delay", self.max_retry_delay))
-
-    @property
-    def is_plain(self) -> bool:
-        """One try, in turn: the fast way."""
-        return self.retries == 0 and self.timeout is None and self.concurrency == 1
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,7 +31,8 @@ class StepSpec:
 
     Attributes:
         name: unique in the job; the Airflow task id inside the job's group.
-        function: called with each record's payload (a dict), or with a group's when ``aggregator`` is given.
+        function: called with each record's payload (a dict), with a group's when ``aggregator`` is given, or with
+            a RecordBatch when ``vectorised``; or the expressions of a SQL step.
         accept_policy: which records it takes by their failures; asked first.
         accept_expression: a SQL boolean over the record's columns, or a callable; asked second.
         reads: only these columns are converted for the function; None: all.
@@ -104,11 +40,12 @@ class StepSpec:
         output: ``patch``: the returned keys are added or replaced; ``replace``: the returned dict is the payload.
         calls: retries, time limit and concurrency of the calls.
         aggregator: makes the step an aggregator.
+        vectorised: the function takes and returns Arrow RecordBatches.
         task_options: Airflow options of the step's tasks (``pool``, ``retries``, ``queue``, …).
     """
 
     name: str
-    function: Callable[..., Any]
+    function: Callable[..., Any] | SqlSpec
     accept_policy: AcceptPolicy = AcceptPolicy.NO_FAILURES
     accept_expression: AcceptExpression | None = None
     reads: tuple[str, ...] | None = None
@@ -116,27 +53,60 @@ class StepSpec:
     output: str = "patch"
     calls: CallPolicy = field(default_factory=CallPolicy)
     aggregator: AggregatorSpec | None = None
+    vectorised: bool = False
     task_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse what could not run."""
         check_name("step", self.name)
-        if not callable(self.function):
+        if not callable(self.function) and not isinstance(self.function, SqlSpec):
             raise InvalidOptionError(f"function of step {self.name!r}", self.function, "a callable")
         set_frozen(self, "accept_policy", AcceptPolicy.of(self.accept_policy))
         set_frozen(self, "reads", check_columns("reads", self.reads))
         set_frozen(self, "drop", check_columns("drop", self.drop) or ())
         set_frozen(self, "task_options", MappingProxyType(dict(self.task_options)))
         check_choice("output", self.output, OUTPUTS)
-        if self.aggregator is not None and (self.drop or self.output != "patch"):
+        if self.is_record_step:
+            pass
+        elif self.output != "patch" or (self.drop and self.aggregator is not None):
             raise InvalidOptionError("drop or output", self.drop or self.output, "them on record steps only")
-        if self.aggregator is not None and not self.calls.is_plain:
+        elif not self.calls.is_plain:
             raise InvalidOptionError("calls", self.calls, "retries, timeout and concurrency on record steps only")
+        if self.aggregator is not None and (self.vectorised or isinstance(self.function, SqlSpec)):
+            raise InvalidOptionError("aggregator", self.aggregator, "a function that takes a list of records")
         expression = self.accept_expression
         if isinstance(expression, str) and not expression.strip():
             raise InvalidExpressionError(expression, "it is empty")
         if expression is not None and not isinstance(expression, str) and not callable(expression):
             raise InvalidOptionError("accept_expression", expression, "a SQL expression or a callable")
+
+    @property
+    def call(self) -> Callable[..., Any]:
+        """The author's function.
+
+        Raises:
+            TypeError: a SQL step has none.
+        """
+        if isinstance(self.function, SqlSpec):
+            raise TypeError(f"step {self.name!r} is a SQL step: it calls no function")
+        return self.function
+
+    @property
+    def expressions(self) -> tuple[str, ...]:
+        """Every SQL expression of the step, to be checked when the DAG is parsed."""
+        accept = (self.accept_expression,) if isinstance(self.accept_expression, str) else ()
+        sql = self.function if isinstance(self.function, SqlSpec) else None
+        return accept if sql is None else (*accept, *sql.checks.values(), *sql.assign.values())
+
+    @property
+    def is_vector_step(self) -> bool:
+        """Whether it works on blocks: a SQL or an Arrow step."""
+        return self.vectorised or isinstance(self.function, SqlSpec)
+
+    @property
+    def is_record_step(self) -> bool:
+        """Whether its function is called for each record."""
+        return self.aggregator is None and not self.is_vector_step
 
     @property
     def is_streaming(self) -> bool:
@@ -237,66 +207,3 @@ class JobSpec:
     def __repr__(self) -> str:
         """Names and numbers only, so that a serialised DAG is the same in every process."""
         return f"JobSpec({self.name!r}, steps=[{', '.join(s.name for s in self.steps)}], {self.limit})"
-
-
-def set_frozen(target: object, attribute: str, value: object) -> None:
-    """Set a normalised value while a frozen dataclass is being made."""
-    object.__setattr__(target, attribute, value)
-
-
-def check_count(option: str, value: object, *, minimum: int, maximum: int | None = None, also: str = "") -> None:
-    """Refuse anything but a whole number within the bounds.
-
-    Raises:
-        InvalidOptionError: it is another thing, too small or too large.
-    """
-    good = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
-    if not good or (maximum is not None and isinstance(value, int) and value > maximum):
-        upper = f" to {maximum:,}" if maximum is not None else " or more"
-        raise InvalidOptionError(option, value, f"a whole number, {minimum}{upper} {also}".rstrip())
-
-
-def check_choice(option: str, value: object, choices: tuple[str, ...]) -> None:
-    """Refuse anything but one of ``choices``.
-
-    Raises:
-        InvalidOptionError: it is none of them.
-    """
-    if value not in choices:
-        raise InvalidOptionError(option, value, " or ".join(map(repr, choices)))
-
-
-def seconds_of(option: str, value: object) -> float:
-    """A duration in seconds, from a timedelta or a number.
-
-    Raises:
-        InvalidOptionError: it is neither, or not above 0.
-    """
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
-        raise InvalidOptionError(option, value, "seconds above 0, or a timedelta")
-    return float(seconds)
-
-
-def _exceptions(value: object) -> tuple[type[Exception], ...]:
-    kinds = value if isinstance(value, (tuple, list)) else (value,)
-    for kind in kinds:
-        if not (isinstance(kind, type) and issubclass(kind, Exception)):
-            raise InvalidOptionError("retry_on", kind, "exception classes")
-    return tuple(kinds)
-
-
-def check_columns(option: str, columns: object) -> tuple[str, ...] | None:
-    """Return column names as a tuple; None stays None.
-
-    Raises:
-        InvalidOptionError: it is a bare string, holds something else than strings, or a reserved name.
-    """
-    if columns is None:
-        return None
-    if isinstance(columns, str) or not isinstance(columns, (list, tuple, set, frozenset)):
-        raise InvalidOptionError(option, columns, "a list of column names")
-    names = tuple(sorted(columns, key=str) if isinstance(columns, (set, frozenset)) else columns)
-    if bad := [name for name in names if not isinstance(name, str) or name in RESERVED_COLUMNS]:
-        raise InvalidOptionError(option, bad[0], "column names of the payload")
-    return names

@@ -40,7 +40,7 @@ class AggregatorStep:
         self._isolate = spec.on_error == "isolate"
         self._accept = Acceptance(job, step, constant)
         self._instance = constant.get("instance")
-        self.function = UserFunction(step.name, step.function, PER_GROUP, constant)
+        self.function = UserFunction(step.name, step.call, PER_GROUP, constant)
         self._patches = PatchWriter(step, types or {})
 
     def block(self, upstream: GenerationReader, span: Span) -> Block:

@@ -83,21 +83,25 @@ class Block:
         return one_chunk(rows[name])
 
     def slices(
-        self, positions: np.ndarray, columns: Iterable[str] | None = None
+        self, positions: np.ndarray, columns: Iterable[str] | None = None, rows: int = SLICE_ROWS
     ) -> Iterator[tuple[np.ndarray, pa.Table]]:
-        """The payload at ``positions``, in runs of at most ``SLICE_ROWS`` records of the block.
+        """The payload at ``positions``, in runs of at most ``rows`` records of the block.
 
         Args:
             positions: ascending.
             columns: only these; None: those that the step reads.
+            rows: how many at a time.
         """
-        for inside, rows in self._row_slices(positions, self._columns if columns is None else self._known(columns)):
-            yield inside, _payload_of(rows)
+        wanted = self._columns if columns is None else self._known(columns)
+        for inside, table in self._row_slices(positions, wanted, rows):
+            yield inside, _payload_of(table)
 
-    def _row_slices(self, positions: np.ndarray, wanted: Sequence[str] | None) -> Iterator[tuple[np.ndarray, pa.Table]]:
+    def _row_slices(
+        self, positions: np.ndarray, wanted: Sequence[str] | None, size: int = SLICE_ROWS
+    ) -> Iterator[tuple[np.ndarray, pa.Table]]:
         first = self.span.first
-        for start in range(0, len(self), SLICE_ROWS):
-            stop = min(start + SLICE_ROWS, len(self))
+        for start in range(0, len(self), size):
+            stop = min(start + size, len(self))
             low, high = np.searchsorted(positions, (start, stop))
             if low == high:
                 continue
@@ -127,6 +131,13 @@ class Block:
         for row, record in enumerate(plain):
             own = kept.get(row, {})
             yield record | {name: own[name] for name in own if self._columns is None or name in self._columns}
+
+    def keep_aside(self, name: str, column: pa.Array, replaced: np.ndarray) -> None:
+        """Move the values of a column, but those at ``replaced``, to :attr:`kept`: the column gets another type."""
+        rest = np.setdiff1d(np.arange(len(self)), replaced)
+        for position, value in zip(rest.tolist(), to_python(column.take(pa.array(rest))), strict=True):
+            if value is not None:
+                self.kept.setdefault(position, {})[name] = value
 
     def variables(self, positions: np.ndarray, initial: str) -> list[str]:
         """The variables of the records at ``positions``, as JSON."""

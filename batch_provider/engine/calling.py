@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from copy import deepcopy
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -26,6 +27,8 @@ class Outcome:
     returned: Any
     error: Exception | None
     seconds: float
+    variables: Any = None
+    """The record's variables as the last try left them."""
 
 
 def make_calls(function: Callable[..., Any], jobs: Sequence[Job], policy: CallPolicy) -> list[Outcome]:
@@ -70,17 +73,28 @@ def _retry_options(policy: CallPolicy) -> dict[str, Any]:
 
 
 def _one(function: Callable[..., Any], job: Job, policy: CallPolicy) -> Outcome:
-    record, keywords = job
+    tries = _Tries(function, job, policy)
     started = perf_counter()
     try:
-        if policy.retries:
-            # each try gets a payload of its own: what a failed try changed in it must not be seen by the next
-            returned = _retried(lambda: function(dict(record), **keywords), policy)
-        else:
-            returned = function(record, **keywords)
+        returned = _retried(tries.call, policy) if policy.retries else tries.call()
     except Exception as error:  # noqa: BLE001  # this is where user code ends
         return Outcome(None, error, perf_counter() - started)
-    return Outcome(returned, None, perf_counter() - started)
+    return Outcome(returned, None, perf_counter() - started, tries.variables)
+
+
+class _Tries:
+    """The tries of one record: what a failed or late one changed must not be seen by the next, nor by anyone."""
+
+    def __init__(self, function: Callable[..., Any], job: Job, policy: CallPolicy) -> None:
+        self._function, self._job = function, job
+        self._copies = policy.retries > 0 or policy.timeout is not None
+        self.variables: Any = None
+
+    def call(self) -> Any:
+        """One try; of a coroutine function, what is to be awaited."""
+        record, keywords = deepcopy(self._job) if self._copies else self._job
+        self.variables = keywords.get("variables")
+        return self._function(record, **keywords)
 
 
 def _retried(call: Callable[[], Any], policy: CallPolicy) -> Any:
@@ -144,12 +158,12 @@ async def _all_async(function: Callable[..., Any], jobs: Sequence[Job], policy: 
 
 
 async def _one_async(function: Callable[..., Any], job: Job, policy: CallPolicy) -> Outcome:
-    record, keywords = job
+    tries = _Tries(function, job, policy)
 
     async def call() -> Any:
         try:
             async with asyncio.timeout(policy.timeout) as limit:
-                return await function(dict(record), **keywords)
+                return await tries.call()
         except TimeoutError:
             if not limit.expired():
                 raise  # the function's own
@@ -160,7 +174,7 @@ async def _one_async(function: Callable[..., Any], job: Job, policy: CallPolicy)
         returned: Any = await _retried_async(call, policy)
     except Exception as error:  # noqa: BLE001  # this is where user code ends
         return Outcome(None, error, perf_counter() - started)
-    return Outcome(returned, None, perf_counter() - started)
+    return Outcome(returned, None, perf_counter() - started, tries.variables)
 
 
 async def _retried_async(call: Callable[[], Coroutine[Any, Any, Any]], policy: CallPolicy) -> Any:

@@ -18,6 +18,8 @@ from batch_provider.engine.rows import concat_by_name
 
 PART_ROWS = 50_000
 
+_ERROR_COLUMNS = frozenset({"_step", "_error_type", "_error_message", "_attempt", "_failed_at"})
+
 Late = Mapping[tuple[str, str], np.ndarray]
 """(step, shard id) → rows that do not count (see :class:`batch_provider.engine.account.Account`)."""
 
@@ -64,7 +66,7 @@ def _failed_rows(
             continue
         failed, came = rows.take(at), reader.read(span).take(at)
         error = failed["_error"].combine_chunks()
-        columns = {name: came[name] for name in came.column_names if name not in ("_status", "_out")}
+        columns = {_free(name): came[name] for name in came.column_names if name not in ("_status", "_out")}
         columns |= {
             "_step": pa.array([step] * len(at)),
             "_error_type": error.field("type"),
@@ -74,3 +76,8 @@ def _failed_rows(
         }
         columns |= {name: failed[name] for name in ("_line", "_raw") if name in failed.column_names}
         yield pa.table(columns)
+
+
+def _free(name: str) -> str:
+    """A payload column's name, with ``_`` after it where a column of the error has that name."""
+    return f"{name}_" if name.rstrip("_") in _ERROR_COLUMNS else name

@@ -6,7 +6,7 @@ import hashlib
 from types import CodeType
 from typing import Any
 
-from batch_provider.domain.spec import StepSpec
+from batch_provider.domain.spec import SqlSpec, StepSpec
 
 
 def fingerprint(step: StepSpec) -> str:
@@ -15,15 +15,11 @@ def fingerprint(step: StepSpec) -> str:
     Functions that it calls are not seen: a change in a helper does not change the fingerprint (documented).
     """
     digest = hashlib.blake2b(digest_size=8)
-    function: Any = step.function
-    while hasattr(function, "__wrapped__"):
-        function = function.__wrapped__
-    code = getattr(function, "__code__", None)
-    digest.update(_code_text(code).encode() if code else repr(type(function)).encode())
+    digest.update(_text_of(step.function).encode())
+    digest.update(_text_of(step.accept_expression).encode())
     options = (
         step.name,
         str(step.accept_policy),
-        step.accept_expression if isinstance(step.accept_expression, str) else "",
         step.reads,
         step.drop,
         step.output,
@@ -32,6 +28,16 @@ def fingerprint(step: StepSpec) -> str:
     )
     digest.update(repr(options).encode())
     return digest.hexdigest()
+
+
+def _text_of(function: Any) -> str:
+    """A function's own code; a SQL step's or an expression's text."""
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    code = getattr(function, "__code__", None)
+    if code is not None:
+        return _code_text(code)
+    return repr(function) if isinstance(function, (SqlSpec, str)) else repr(type(function))
 
 
 def _constant_text(value: Any) -> str:

@@ -89,7 +89,7 @@ class UserFunction:
         policy: CallPolicy = _PLAIN,
     ) -> None:
         self.step, self.policy = step, policy
-        names, demanded = _keywords(function)
+        names, demanded = _keywords(function, f" in step {step!r}")
         self.wants = frozenset(name for name in per_call if name in names)
         known = {name: constant[name] for name in names if name in constant and name not in self.wants}
         if unknown := demanded - self.wants - known.keys():
@@ -146,7 +146,7 @@ class UserFunction:
             if outcome.error is not None:
                 calls.errors[position] = self.note(outcome.error)
             elif variables is not None:
-                self._keep_variables(calls, position, jobs[position][1]["variables"], variables[position])
+                self._keep_variables(calls, position, outcome.variables, variables[position])
         calls.seconds = np.array([outcome.seconds for outcome in outcomes])
         return calls
 
@@ -184,13 +184,17 @@ class UserFunction:
         return found
 
 
-def _keywords(function: Callable[..., Any]) -> tuple[set[str], set[str]]:
+def _keywords(function: Callable[..., Any], place: str) -> tuple[set[str], set[str]]:
     """The names of all parameters after the payload, and of those without a default."""
     try:
-        parameters = list(inspect.signature(function).parameters.values())[1:]
+        parameters = list(inspect.signature(function).parameters.values())
     except (TypeError, ValueError):  # a builtin without a signature takes the payload alone
         return set(), set()
-    plain = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if not parameters or parameters[0].kind in (parameters[0].KEYWORD_ONLY, parameters[0].VAR_KEYWORD):
+        raise InvalidOptionError(
+            "function", getattr(function, "__name__", function), "one whose first argument takes the payload", place
+        )
+    plain = [p for p in parameters[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     return {p.name for p in plain}, {p.name for p in plain if p.default is p.empty}
 
 

@@ -143,7 +143,7 @@ class PatchWriter:
             if base is not None:
                 columns[name] = scatter(pa.nulls(len(at), base.type), at, base)
         if block.kept or "_kept" in columns:
-            _forget(block, columns, losing)
+            forget_kept(block, columns, losing)
         return frozenset(gone)
 
 
@@ -153,7 +153,7 @@ def whole_payloads(patches: Sequence[Patch]) -> list[Patch]:
     return [dict.fromkeys(names) | dict(patch) for patch in patches]
 
 
-def _forget(block: Block, columns: dict[str, pa.Array], losing: Mapping[str, np.ndarray]) -> None:
+def forget_kept(block: Block, columns: dict[str, pa.Array], losing: Mapping[str, np.ndarray]) -> None:
     """Take what was kept of removed columns from the records that lost them."""
     present = columns.get("_kept")
     kept = {at: dict(values) for at, values in (block.kept if present is None else kept_values(present)).items()}

@@ -19,7 +19,7 @@ from batch_provider.engine.commit import Previous, commit_block
 from batch_provider.engine.fingerprint import fingerprint
 from batch_provider.engine.guard import Guard
 from batch_provider.engine.ports import Clock, ShardWork
-from batch_provider.engine.record_step import RecordStep
+from batch_provider.engine.runners import make_runner
 from batch_provider.engine.sizing import BlockSizer
 
 log = logging.getLogger(__name__)
@@ -84,11 +84,7 @@ class _ShardRun:
         self.guard = Guard(task.work, task.job, task.clock, task.cancelled, task.on_late)
         self.sizer = BlockSizer(task.job.block_size)
         constant = dict(task.constant)
-        self.runner: RecordStep | AggregatorStep = (
-            AggregatorStep(task.job, task.step, task.step.aggregator, constant, task.work.types)
-            if task.step.aggregator is not None
-            else RecordStep(task.job, task.step, constant, task.work.types)
-        )
+        self.runner = make_runner(task.job, task.step, constant, task.work.types)
         self.adopted = task.work.tally
         self.own = Tally()
         self.is_finished = False

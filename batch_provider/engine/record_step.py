@@ -37,7 +37,7 @@ class RecordStep:
         self.step = step
         self._initial = variables_text(job)
         self._accept = Acceptance(job, step, constant)
-        self.function = UserFunction(step.name, step.function, PER_RECORD, constant, step.calls)
+        self.function = UserFunction(step.name, step.call, PER_RECORD, constant, step.calls)
         self._patches = PatchWriter(step, types or {})
 
     def block(self, upstream: GenerationReader, span: Span) -> Block:

@@ -93,7 +93,7 @@ class _StreamRun:
     def __init__(self, task: StreamTask) -> None:
         self.task, self.step = task, task.step
         self.accept = Acceptance(task.job, task.step, dict(task.constant))
-        self.function = UserFunction(task.step.name, task.step.function, PER_STREAM, dict(task.constant))
+        self.function = UserFunction(task.step.name, task.step.call, PER_STREAM, dict(task.constant))
         self.guards = [Guard(work, task.job, task.clock, task.cancelled, task.on_late) for work in task.works]
         self.own: dict[str, Tally] = {}
 

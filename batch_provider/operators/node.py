@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Self
 
 from batch_provider.domain.errors import JobDefinitionError
@@ -65,3 +66,9 @@ def _node(other: Any) -> Any:
     if isinstance(other, (list, tuple)):
         return [_node(item) for item in other]
     return other._wired() if isinstance(other, JobNode) else other
+
+
+def current_dag() -> Any:
+    """The DAG being defined, without importing Airflow: if nobody has imported it, there is none."""
+    contexts = sys.modules.get("airflow.sdk.definitions._internal.contextmanager")
+    return contexts.DagContext.get_current() if contexts is not None else None

@@ -76,7 +76,7 @@ def test_a_killed_worker_costs_no_committed_block_and_repeats_none(airflow, out,
 
 
 def test_a_task_that_outlives_its_supervisor_is_fenced_by_its_successor(airflow, out):
-    job = start(airflow, out, seconds=0.02)
+    job = start(airflow, out, seconds=0.06)
     first = until(
         lambda: job.working("enrich", "01", BLOCKS_BEFORE_THE_END), 90, "shard 01 has not come to the middle of enrich"
     )
@@ -84,12 +84,12 @@ def test_a_task_that_outlives_its_supervisor_is_fenced_by_its_successor(airflow,
     zombie.parent().kill()
     committed = len(job.generation.current_files("enrich", "01"))
 
-    second = until(lambda: job.successor(first), 60, "Airflow has not tried it again")
+    second = until(lambda: job.successor(first), 90, "Airflow has not tried it again")
 
     assert zombie.is_running()
     assert len(second.adopted) > committed, "it went on without its supervisor, and its blocks count"
-    zombie.wait(timeout=30)
-    assert job.end(timeout=150) == "success"
+    zombie.wait(timeout=60)
+    assert job.end(timeout=240) == "success"
     counts_are_those_of_an_undisturbed_run(job, out)
     (attempt,) = job.generation.attempts("enrich", "01")
     assert (attempt.claim, attempt.outcome) == (second.id, CloseOutcome.DONE)

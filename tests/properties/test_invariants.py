@@ -17,7 +17,7 @@ from batch_provider.testing import LocalRun
 from tests.builders import DyingBlobs, Killed, numbers
 
 few = settings(
-    max_examples=int(os.environ.get("PROPERTY_EXAMPLES", "12")),
+    max_examples=int(os.environ.get("PROPERTY_EXAMPLES", "8")),
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )

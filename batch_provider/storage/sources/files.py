@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from batch_provider.domain.errors import InvalidOptionError, SourceError
-from batch_provider.domain.spec import check_choice, set_frozen
+from batch_provider.domain.options import check_choice, set_frozen
 from batch_provider.storage.sources.options import (
     COMPRESSIONS,
     EXTRA_COLUMNS,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from batch_provider.domain.errors import BatchError, SourceError, UnsupportedPayloadError
 from batch_provider.domain.names import RESERVED_COLUMNS
-from batch_provider.domain.spec import check_choice, set_frozen
+from batch_provider.domain.options import check_choice, set_frozen
 from batch_provider.storage.sources.options import EXTRA_COLUMNS, is_reference, show_schema
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Self
 
 from batch_provider.domain.errors import BatchError, InvalidOptionError, SourceError
-from batch_provider.domain.spec import check_choice, check_count, set_frozen
+from batch_provider.domain.options import check_choice, check_count, set_frozen
 from batch_provider.storage.sources.options import EXTRA_COLUMNS, shorten, show_schema
 from batch_provider.storage.sources.retrying import retrying
 from batch_provider.storage.sources.sql_text import selects_everything

@@ -88,7 +88,7 @@ def test_path_part_is_measured_in_bytes():
 
 
 def test_default_instance_id_reads_as_dag_run_and_job():
-    assert default_instance_id("etl", "manual__1", "flights") == "etl.manual__1.flights"
+    assert default_instance_id("etl", "manual__1", "flights") == "etl~manual__1~flights"
 
 
 def test_default_instance_id_is_the_same_every_time():

@@ -114,7 +114,7 @@ def test_instance_is_at_hand():
     run = LocalRun(job_of(lambda record, instance: seen.append(instance)), dag_id="etl", run_id="r1")
     run.run(numbers(1))
 
-    assert (seen[0].id, seen[0].dag_id, seen[0].job) == ("etl.r1.job", "etl", "job")
+    assert (seen[0].id, seen[0].dag_id, seen[0].job) == ("etl~r1~job", "etl", "job")
 
 
 def test_keywords_with_defaults_stay_with_their_defaults():

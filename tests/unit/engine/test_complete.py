@@ -34,7 +34,7 @@ def run_with(callback=None, *steps, records=None, shards=None, **options):
 def test_result_has_mules_thirteen_fields_and_more():
     _, result = run_with(None, Step(fails={1}), (Step(), {"accept_expression": "n > 2"}))
 
-    assert result.job_instance_id == "local.run.job"
+    assert result.job_instance_id == "local~run~job"
     assert (result.total_records, result.loaded_records, result.processed_records) == (5, 5, 5)
     assert (result.successful_records, result.failed_records, result.skipped_records) == (4, 1, 3)
     assert result.elapsed_seconds > 0
@@ -104,7 +104,7 @@ def test_callback_may_ask_for_the_instance():
     seen = []
     run_with(lambda result, instance: seen.append(instance.id))
 
-    assert seen == ["local.run.job"]
+    assert seen == ["local~run~job"]
 
 
 def test_stop_iteration_in_the_callback_is_an_error_like_others():

@@ -357,31 +357,33 @@ def test_redrive_after_a_stop_does_the_failed_and_the_rest():
     assert (result.state, result.successful_records) == (JobState.SUCCESSFUL, 10)
 
 
-@pytest.mark.parametrize("in_redrive", [5, 8], ids=["some fail again", "all heal"])
-def test_variables_and_text_kept_aside_survive_a_redrive(in_redrive):
+@pytest.mark.parametrize("block_size", [1, 5, 8])
+@pytest.mark.parametrize("healed", [{1, 4, 7}, {4}, set()], ids=["all heal", "one heals", "none heals"])
+def test_variables_and_text_kept_aside_survive_a_redrive(healed, block_size):
+    heals, seen = set(), {}
+
     def step(record, record_id, variables):
-        if record["t"] == "x" and not healed:
+        if record["t"] == "x" and record_id not in heals:
             raise ValueError("bad")
         variables["seen"] = record_id
         return {"t": 7 if record["t"] == "x" else int(record["t"])}
 
-    seen = {}
-
     def last(record, record_id, variables):
         seen[record_id] = (record["t"], variables.get("seen"))
 
-    healed = False
-    run = LocalRun(job_of(step, (last, {"accept_policy": "ALL"}), block_size=in_redrive))
+    run = LocalRun(job_of(step, (last, {"accept_policy": "ALL"}), block_size=block_size))
     run.load([{"t": "x" if n % 3 == 1 else str(n)} for n in range(8)])
     run.process_all()
     assert seen == {n: ("x", None) if n % 3 == 1 else (n, n) for n in range(8)}
 
-    healed = True
+    heals |= healed
     run.next_round()
     run.process_all()
 
-    assert run.output() == [{"t": 7 if n % 3 == 1 else n} for n in range(8)]
-    assert seen == {n: (7 if n % 3 == 1 else n, n) for n in range(8)}
+    expected = {n: ("x" if n % 3 == 1 else n, None if n % 3 == 1 else n) for n in range(8)}
+    expected |= {n: (7, n) for n in healed}
+    assert seen == expected
+    assert run.output() == [{"t": expected[n][0]} for n in range(8)]
 
 
 def test_column_that_was_dropped_does_not_come_back_in_a_redrive():

@@ -1,0 +1,230 @@
+"""SQL and Arrow steps: vectorised, row by row by construction, each record's failure its own."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from batch_provider import BatchJob, InvalidOptionError, failed
+from batch_provider.domain.errors import InvalidExpressionError
+from batch_provider.testing import LocalRun
+
+ORDERS = [
+    {"qty": 1, "amount": "1.5"},
+    {"qty": 2, "amount": "x"},
+    {"qty": -1, "amount": "3"},
+    {"qty": 4, "amount": "4"},
+]
+
+
+def run(job, records=ORDERS, **options):
+    local = LocalRun(job.spec, **options)
+    return local.run(records), local
+
+
+def errors(result):
+    return {(error.exception, error.step, error.count, error.sample) for error in result.errors}
+
+
+BLOCKS = pytest.mark.parametrize("block_size", [pytest.param(1, id="blocks of 1"), pytest.param(3, id="blocks of 3")])
+
+
+@BLOCKS
+def test_checks_fail_records_with_their_message_and_assignments_are_for_the_rest(block_size):
+    with BatchJob("job", max_failed_records=-1, block_size=block_size) as job:
+        job.sql_step(
+            "price",
+            checks={"qty must be positive": "qty > 0", "no number": "try_cast(amount as double) is not null"},
+            assign={"cents": "cast(round(cast(amount as double) * 100) as bigint)"},
+        )
+
+    result, local = run(job)
+
+    assert errors(result) == {("CheckFailed", "price", 2, "no number")} or errors(result) == {
+        ("CheckFailed", "price", 2, "qty must be positive")
+    }
+    assert [row["cents"] for row in local.output()] == [150, None, None, 400]
+    assert local.query("SELECT record_id, message FROM failures ORDER BY 1") == [
+        (1, "no number"),
+        (2, "qty must be positive"),
+    ]
+
+
+@BLOCKS
+def test_a_conversion_error_fails_its_record_alone(block_size):
+    with BatchJob("job", max_failed_records=1, block_size=block_size) as job:
+        job.sql_step("number", assign={"number": "cast(amount as double)"})
+
+    result, local = run(job)
+
+    assert [row["number"] for row in local.output()] == [1.5, None, 3.0, 4.0]
+    assert [(error.exception, error.count) for error in result.errors] == [("ConversionException", 1)]
+
+
+def test_a_check_that_is_null_fails_the_record():
+    with BatchJob("job", max_failed_records=1) as job:
+        job.sql_step("known", checks={"must be known": "n > 0"})
+
+    result, _ = run(job, [{"n": 1}, {"n": None}])
+
+    assert errors(result) == {("CheckFailed", "known", 1, "must be known")}
+
+
+def test_assignments_see_the_record_as_it_came():
+    with BatchJob("job") as job:
+        job.sql_step("swap", assign={"a": "b", "b": "a"})
+
+    _, local = run(job, [{"a": 1, "b": 2}])
+
+    assert local.output() == [{"a": 2, "b": 1}]
+
+
+@BLOCKS
+def test_a_text_column_that_becomes_numbers_keeps_the_text_of_failed_records(block_size):
+    with BatchJob("job", max_failed_records=1, block_size=block_size) as job:
+        job.sql_step("convert", assign={"amount": "cast(amount as double)"})
+
+    _, local = run(job)
+
+    assert [row["amount"] for row in local.output()] == [1.5, "x", 3.0, 4.0]
+
+
+def test_names_that_sql_would_misread_are_columns_all_the_same():
+    with BatchJob("job") as job:
+        job.sql_step("odd", assign={"it's": '"select" + 1', "a b": '"select"'})
+
+    _, local = run(job, [{"select": 1}])
+
+    assert local.output() == [{"select": 1, "it's": 2, "a b": 1}]
+
+
+def test_a_sql_step_reads_only_the_columns_it_names():
+    with BatchJob("job") as job:
+        job.sql_step("twice", assign={"m": "N * 2"})
+
+    _, local = run(job, [{"n": 2, "other": "x"}])
+
+    assert local.output() == [{"n": 2, "other": "x", "m": 4}]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        pytest.param({}, InvalidOptionError, id="nothing to do"),
+        pytest.param({"checks": {"x": "n >"}}, InvalidExpressionError, id="syntax"),
+        pytest.param({"checks": {"x": "(SELECT 1)"}}, InvalidExpressionError, id="subquery"),
+        pytest.param({"assign": {"m": "sum(n)"}}, InvalidExpressionError, id="aggregate"),
+        pytest.param({"assign": {"_id": "n"}}, InvalidOptionError, id="reserved column"),
+        pytest.param({"assign": {"m": 5}}, InvalidOptionError, id="no text"),
+        pytest.param({"checks": {"x": "n > 0"}, "retries": 2}, InvalidOptionError, id="retries"),
+        pytest.param({"checks": {"x": "n > 0"}, "output": "replace"}, InvalidOptionError, id="output"),
+    ],
+)
+def test_a_wrong_sql_step_is_refused_where_it_is_declared(options, problem):
+    with BatchJob("job") as job, pytest.raises(problem, match="'step' of job 'job'"):
+        job.sql_step("step", **options)
+
+
+@BLOCKS
+def test_an_arrow_step_adds_and_replaces_columns(block_size):
+    with BatchJob("job", block_size=block_size) as job:
+
+        @job.arrow_step
+        def twice(block):
+            assert isinstance(block, pa.RecordBatch)
+            return block.set_column(0, "qty", pc.multiply(block["qty"], 2)).append_column(
+                "one", pa.array([1] * len(block))
+            )
+
+    _, local = run(job)
+
+    assert [(row["qty"], row["one"]) for row in local.output()] == [(2, 1), (4, 1), (-2, 1), (8, 1)]
+
+
+@pytest.mark.parametrize(
+    "messages", [pytest.param("negative", id="one message"), pytest.param(["negative"] * 4, id="one each")]
+)
+def test_failed_names_the_records_that_fail(messages):
+    with BatchJob("job", max_failed_records=1) as job:
+
+        @job.arrow_step
+        def check(block):
+            return failed(pc.less(block["qty"], 0), messages, block.append_column("seen", block["qty"]))
+
+    result, local = run(job)
+
+    assert errors(result) == {("CheckFailed", "check", 1, "negative")}
+    assert [row["seen"] for row in local.output()] == [1, 2, None, 4]
+
+
+@BLOCKS
+def test_a_raise_is_halved_until_the_bad_record_stands_alone(block_size):
+    sizes = []
+    with BatchJob("job", max_failed_records=1, block_size=block_size) as job:
+
+        @job.arrow_step
+        def parse(block):
+            sizes.append(len(block))
+            return block.append_column("number", pc.cast(block["amount"], pa.float64()))
+
+    result, local = run(job)
+
+    assert [row["number"] for row in local.output()] == [1.5, None, 3.0, 4.0]
+    assert [(error.exception, error.count) for error in result.errors] == [("ArrowInvalid", 1)]
+    assert 1 in sizes
+
+
+def test_records_that_are_not_accepted_are_not_in_the_block():
+    seen = []
+    with BatchJob("job", max_failed_records=1) as job:
+        job.sql_step("check", checks={"negative": "qty > 0"})
+
+        @job.arrow_step(accept_expression="qty <> 2")
+        def look(block, *, record_ids):
+            seen.extend(zip(record_ids.tolist(), block["qty"].to_pylist(), strict=True))
+
+    result, _ = run(job)
+
+    assert seen == [(0, 1), (3, 4)]
+    assert (result.step("look").successful, result.step("look").skipped) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("returned", "why"),
+    [
+        pytest.param(lambda block: block.slice(1), "rows", id="fewer rows"),
+        pytest.param(lambda block: block.to_pylist(), "returned list", id="no batch"),
+        pytest.param(lambda block: failed([True] * (len(block) + 1), "x"), "flags for", id="too many flags"),
+        pytest.param(lambda block: block.append_column("_id", block["qty"]), "reserved", id="reserved column"),
+    ],
+)
+def test_a_step_that_returns_the_wrong_thing_fails_its_records_with_the_reason(returned, why):
+    with BatchJob("job", max_failed_records=-1) as job:
+        job.arrow_step(name="wrong")(returned)
+
+    result, _ = run(job)
+
+    assert result.failed_records >= 3
+    assert why in result.errors[0].sample
+
+
+def test_a_vector_step_resumes_and_redrives_as_any_other():
+    broken = [True]
+    with BatchJob("job", max_failed_records=-1, block_size=2) as job:
+
+        @job.arrow_step
+        def check(block):
+            return failed(pc.less(block["qty"], 0), "negative") if broken else None
+
+        job.sql_step("after", assign={"n": "qty + 1"})
+
+    local = LocalRun(job.spec, shards=2)
+    first = local.run(ORDERS)
+    broken.clear()
+    local.next_round()
+    local.process_all()
+    second = local.complete()
+
+    assert (first.failed_records, second.failed_records) == (1, 0)
+    assert [row["n"] for row in local.output()] == [2, 3, 0, 5]
