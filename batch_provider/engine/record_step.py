@@ -53,8 +53,7 @@ class RecordStep:
         result.call_seconds = calls.seconds
         result.errors.update({int(accepted[row]): error for row, error in calls.errors.items()})
         self._apply(block, accepted, calls, result)
-        succeeded = np.array([p for p in accepted.tolist() if p not in result.errors], dtype=np.int64)
-        result.outcome[succeeded] = Outcome.SUCCEEDED
+        result.outcome[accepted] = Outcome.SUCCEEDED
         result.outcome[list(result.errors)] = Outcome.FAILED
         return result
 
@@ -65,11 +64,13 @@ class RecordStep:
             result.errors.update(errors)
         else:
             patches = [{}] * len(returned)  # the common case of a step that only checks
-        good = [row for row, position in enumerate(accepted.tolist()) if position not in result.errors]
+        good = list(range(len(returned)))
+        if result.errors:
+            good = [row for row, position in enumerate(accepted.tolist()) if position not in result.errors]
         replacing = [row for row in good if returned[row] is not None] if self.step.output == "replace" else []
         for row, patch in zip(replacing, whole_payloads([patches[row] for row in replacing]), strict=True):
             patches[row] = patch
-        kept, at = [patches[row] for row in good], accepted[good]
+        kept, at = (patches, accepted) if len(good) == len(patches) else ([patches[r] for r in good], accepted[good])
         columns, bad = self._patches.columns(block, kept, at)
         result.errors.update(bad)
         result.columns = columns

@@ -243,12 +243,18 @@ def _joint_type(name: str, tables: Sequence[pa.Table]) -> tuple[pa.DataType, lis
     rows: Counter[pa.DataType] = Counter()
     for number, kind in kinds.items():
         rows[kind] += tables[number].num_rows
+    joint = joint_type(rows)
+    return joint, [number for number, kind in kinds.items() if unify(joint, kind) != joint]
+
+
+def joint_type(rows: Counter[pa.DataType]) -> pa.DataType:
+    """The type for a column that has these types in so many rows; values of a type it does not hold are kept aside."""
     joint, members = pa.null(), [pa.null()]
     for kind, _ in rows.most_common():
         wider = unify(joint, kind)
         if wider is not None and all(unify(wider, member) == wider for member in [*members, kind]):
             joint, members = wider, [*members, kind]
-    return joint, [number for number, kind in kinds.items() if unify(joint, kind) != joint]
+    return joint
 
 
 def concat_as(tables: Sequence[pa.Table], kinds: Mapping[str, pa.DataType]) -> pa.Table:

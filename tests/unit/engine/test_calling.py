@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -227,3 +228,51 @@ def test_keywords_reach_concurrent_calls():
 def test_options_that_mean_nothing_are_refused(options):
     with pytest.raises(InvalidOptionError, match=next(iter(options))):
         CallPolicy(**options)
+
+
+@pytest.mark.parametrize("concurrency", [pytest.param(1, id="in turn"), pytest.param(4, id="in threads")])
+def test_a_failed_try_leaves_no_trace_in_nested_values_or_variables(concurrency):
+    tries = []
+    with BatchJob("job", variables={"seen": []}) as job:
+
+        @job.step(retries=1, concurrency=concurrency, **QUICK)
+        def spoils(record, *, variables):
+            tries.append((list(record["list"]), list(variables["seen"])))
+            record["list"].append("spoiled")
+            variables["seen"].append("spoiled")
+            if len(tries) == 1:
+                raise ConnectionError
+
+        @job.step
+        def after(record, *, variables):
+            return {"seen": len(variables["seen"])}
+
+    _, local = run(job, [{"list": [1]}])
+
+    assert tries == [([1], []), ([1], [])]
+    assert local.output() == [{"list": [1], "seen": 1}]
+
+
+def test_a_function_without_a_payload_argument_is_refused_before_any_record():
+    with BatchJob("job", max_failed_records=-1) as job:
+        job.step(name="bare")(lambda: None)
+
+    local = LocalRun(job.spec)
+    local.load(records(2))
+
+    with pytest.raises(InvalidOptionError, match="first argument takes the payload"):
+        local.process_all()
+
+
+def test_a_partial_needs_a_name():
+    job = BatchJob("job")
+
+    with pytest.raises(InvalidOptionError, match="partial objects have none"):
+        job.step(partial(print, "x"))
+
+
+def test_a_misspelt_option_is_refused():
+    job = BatchJob("job")
+
+    with pytest.raises(InvalidOptionError, match="accept_expression=, if that is what was meant"):
+        job.step(accept_expresion="n > 0")(print)
