@@ -169,7 +169,8 @@ def _by_column(patches: Sequence[Patch], positions: np.ndarray) -> Iterator[tupl
     """Each key with its values and the positions of the records that have it."""
     shapes = set(map(tuple, patches))
     if len(shapes) == 1:  # every patch has the same keys in the same order: a transposition
-        columns = zip(*(patch.values() for patch in patches), strict=True)
+        values: Any = dict.values if {*map(type, patches)} == {dict} else Mapping.values
+        columns = zip(*map(values, patches), strict=True)
         yield from ((name, values, positions) for name, values in zip(shapes.pop(), columns, strict=True))
         return
     for name in dict.fromkeys(key for shape in sorted(shapes) for key in shape):

@@ -85,7 +85,7 @@ class CheckpointFile:
         self._file = pq.ParquetFile(pa.BufferReader(data))
         self.columns: tuple[str, ...] = tuple(self._file.schema_arrow.names)
         self.footer = _read_footer(name, self._file.schema_arrow.metadata or {})
-        self._decoded: pa.Table | None = None
+        self._decoded: dict[str, pa.ChunkedArray] = {}
 
     @property
     def schema(self) -> pa.Schema:
@@ -95,10 +95,11 @@ class CheckpointFile:
     def read(self, columns: Sequence[str]) -> pa.Table:
         """These columns, those it has, all rows; kept for the next block that lies in the same file."""
         wanted = [name for name in columns if name in self.columns]
-        have = self._decoded.column_names if self._decoded is not None else []
-        if self._decoded is None or not set(wanted) <= set(have):
-            self._decoded = self._file.read(columns=[*dict.fromkeys([*have, *wanted])], use_threads=False)
-        return self._decoded.select(wanted)
+        missing = [name for name in dict.fromkeys(wanted) if name not in self._decoded]
+        if missing:
+            table = self._file.read(columns=missing, use_threads=False)
+            self._decoded.update(zip(table.column_names, table.columns, strict=True))
+        return pa.table({name: self._decoded[name] for name in wanted})
 
 
 def open_checkpoint(blobs: Blobs, name: str, file: FileRef) -> CheckpointFile:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +18,10 @@ import pyarrow as pa
 from batch_provider.domain.instance import Close
 from batch_provider.domain.layout import FileRef
 from batch_provider.domain.names import INPUT_PHASE
-from batch_provider.domain.outcome import FAILED_BEFORE, Outcome
+from batch_provider.domain.outcome import Outcome
 from batch_provider.domain.result import BatchJobResult
-from batch_provider.storage import paths
 from batch_provider.storage.generation import Generation
+from batch_provider.storage.status import StatusReader, StepStatus, runs
 
 if TYPE_CHECKING:
     import duckdb
@@ -104,7 +103,7 @@ def _fill(
     for shard in generation.manifest.shards:
         layers = [(INPUT_PHASE, generation.manifest.files)]
         layers += [(step, files[step, shard.id]) for step in steps[1:]]
-        before: _Rows | None = None
+        before: StepStatus | None = None
         for step, refs in layers:
             before = _insert_step(connection, generation, step, shard.id, refs, before)
     if result is not None:
@@ -113,49 +112,24 @@ def _fill(
         _insert(connection, "result", pa.table({"field": list(fields), "value": texts}))
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """Outcome and ``_out`` of one step over one shard."""
-
-    status: np.ndarray
-    out: np.ndarray
-
-
 def _insert_step(
     connection: duckdb.DuckDBPyConnection,
     generation: Generation,
     step: str,
     shard_id: str,
     files: tuple[FileRef, ...],
-    before: _Rows | None,
-) -> _Rows:
-    shard = generation.manifest.shard(shard_id)
-    layer = generation.layer(paths.INPUT if step == INPUT_PHASE else step, shard_id, files)
-    status = np.full(len(shard.span), Outcome.SUCCEEDED if step == INPUT_PHASE else Outcome.NOT_RUN, np.uint8)
-    out = np.zeros(len(shard.span), np.int32)
-    consumed = out.copy()
-    failures: list[pa.Table] = []
-    for file in layer.over(shard.span):
-        part = file.span.overlap(shard.span)
-        if part is None:
-            continue
-        failed = bool(layer.open(file).footer.tally.failed)
-        rows = layer.rows(part, ["_status", "_out", "_in", *(["_error"] if failed else [])])
-        at = slice(part.first - shard.span.first, part.last - shard.span.first + 1)
-        for name, target in (("_status", status), ("_out", out), ("_in", consumed)):
-            if name in rows.column_names:
-                target[at] = rows[name].to_numpy()
-        if failed:
-            failures.append(rows.select(["_id", "_error"]).filter(rows["_error"].is_valid()))
-    status &= FAILED_BEFORE - 1
-    if before is not None:  # what a step has not made again yet, after the step before has, it has not run
-        late = (consumed != before.out) | (before.status == Outcome.NOT_RUN)
-        status[late] = Outcome.NOT_RUN
-        failures = [rows.filter(pa.array(~late[rows["_id"].to_numpy() - shard.span.first])) for rows in failures]
-    for rows in failures:
+    before: StepStatus | None,
+) -> StepStatus:
+    span = generation.manifest.shard(shard_id).span
+    layer = generation.layer(step, shard_id, files)
+    reader = StatusReader(step, span)
+    for file in layer.over(span):
+        reader.take(file.span, layer.open(file))
+    status = reader.finish(before)
+    for rows in status.failures:
         _insert_failures(connection, step, rows)
-    _insert(connection, "outcome_runs", _runs(step, shard_id, shard.span.first, status))
-    return _Rows(status, out)
+    _insert(connection, "outcome_runs", _runs(step, shard_id, span.first, status.outcome))
+    return status
 
 
 def _insert_failures(connection: duckdb.DuckDBPyConnection, step: str, failed: pa.Table) -> None:
@@ -173,17 +147,15 @@ def _insert_failures(connection: duckdb.DuckDBPyConnection, step: str, failed: p
     _insert(connection, "failures", table)
 
 
-def _runs(step: str, shard_id: str, first: int, status: np.ndarray) -> pa.Table:
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(status)) + 1]) if len(status) else np.array([], np.int64)
-    ends = np.concatenate([starts[1:] - 1, [len(status) - 1]]) if len(status) else starts
-    names = [Outcome(int(status[start])).name for start in starts]
+def _runs(step: str, shard_id: str, first: int, outcome: np.ndarray) -> pa.Table:
+    found = runs(outcome)
     return pa.table(
         {
-            "step": pa.array([step] * len(starts)),
-            "shard": pa.array([shard_id] * len(starts)),
-            "first_id": pa.array(starts + first),
-            "last_id": pa.array(ends + first),
-            "outcome": pa.array(names, pa.string()),
+            "step": pa.array([step] * len(found)),
+            "shard": pa.array([shard_id] * len(found)),
+            "first_id": pa.array([first + start for start, _ in found], pa.int64()),
+            "last_id": pa.array([first + end for _, end in found], pa.int64()),
+            "outcome": pa.array([Outcome(int(outcome[start])).name for start, _ in found], pa.string()),
         }
     )
 

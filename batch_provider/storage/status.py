@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from batch_provider.domain.layout import Span
 from batch_provider.domain.names import INPUT_PHASE
-from batch_provider.domain.outcome import FAILED_BEFORE, Outcome
+from batch_provider.domain.outcome import Outcome
 from batch_provider.engine.block import OUTCOME_BITS, has_failed
 from batch_provider.storage.checkpoints import CheckpointFile
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from batch_provider.domain.outcome import JobState
 from batch_provider.domain.result import BatchJobResult
@@ -13,6 +14,10 @@ from batch_provider.domain.tally import Tally
 from batch_provider.storage.generation import Generation
 from batch_provider.storage.ledger import live_ledger
 from batch_provider.storage.store import InstanceStore, read_result
+from batch_provider.storage.views import open_views
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,21 @@ class InstanceView:
         """The failure that came last for a record."""
         found = self._of_record(record_id)
         return found[-1] if found else None
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """DuckDB with a view for each step and for ``input``, as they count at this moment: every record once.
+
+        A view has the record's payload after the step, ``_id``, ``_kept``, ``outcome``, ``failed``, ``error_type`` and
+        ``error_message``. The connection reads nothing else; the caller closes it.
+
+        Raises:
+            LookupError: nothing is loaded.
+            CorruptCheckpointError: a file is not what was written.
+        """
+        generation = self._generation()
+        if generation is None:
+            raise LookupError(f"Instance {self._store.instance.id!r} has no loaded input, so there is nothing to ask.")
+        return open_views(generation)
 
     def _of_record(self, record_id: int) -> list[RecordFailure]:
         order = "ORDER BY (SELECT position FROM steps WHERE steps.step = failures.step)"
