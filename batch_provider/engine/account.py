@@ -50,8 +50,6 @@ class Account:
 
     def take_errors(self, step: str, rows: pa.Table) -> None:
         """Add the error rows of one step."""
-        if "_error" not in rows.column_names:
-            return
         for error in rows["_error"].drop_null().to_pylist():
             key = (step, error["type"])
             self.errors[key] += 1

@@ -152,8 +152,6 @@ class _Rows:
             if new is None and self.block.owners.get(name, "") is None:  # its owner changes within the block
                 return self.block.column(name)
             return new
-        if len(self.worked) == 0:
-            return old
         if new is None:
             base = self.block.column(name)
             new = base if base is not None else pa.nulls(len(self.block), old.type)

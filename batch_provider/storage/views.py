@@ -173,7 +173,7 @@ class _Views:
         columns["_kept"] = view_sql.joined_json(stored, filter(None, members))
         columns |= _status_columns(part, is_input=step.name == INPUT_PHASE)
         source = f"{step.relation}_{number} AS own"
-        for owner in dict.fromkeys(part.owners.values()):
+        for owner in dict.fromkeys(part.owners[name] for name in (*targets, "_kept") if name in part.owners):
             if owner != step.name:
                 alias = self._alias(owner)
                 source += f" LEFT JOIN {self._by_name[owner].relation} AS {alias} ON own._id = {alias}._id"

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import CronDataIntervalTimetable, dag, task_group
+from airflow.sdk import CronDataIntervalTimetable, dag, task, task_group
 from pendulum import timezone
 
 from batch_provider import (
@@ -23,6 +23,7 @@ from batch_provider import (
     BatchStreamOperator,
     Files,
     JobSpec,
+    Records,
     StepSpec,
 )
 from batch_provider.domain.limits import FailureLimit
@@ -72,6 +73,47 @@ def orders(**options: Any) -> BatchJob:
         job.step(accept_policy=AcceptPolicy.ONLY_FAILURES)(quarantine)
         job.on_complete(report)
     return job
+
+
+@manual
+def taskflow() -> None:
+    """Steps in a task group of the author's own."""
+    job = BatchJob("orders", source=SOURCE, max_failed_records=3, block_size=5, shards=2)
+    job.on_complete(report)
+    load = job.load_task()
+
+    @task_group
+    def process(shard: Any) -> None:
+        @task.batch_step(job=job, shard=shard, task_options={"retries": 1})
+        def check(record: dict[str, Any]) -> None:
+            validate(record)
+
+        @task.batch_step(job=job, shard=shard, accept_expression="amount > 3")
+        def twice(record: dict[str, Any]) -> dict[str, int]:
+            return double(record)
+
+        check() >> twice()
+
+    process.expand(shard=load.output) >> job.on_complete_task()
+
+
+@manual
+def from_a_task() -> None:
+    """The records are what another task returned."""
+
+    @task
+    def fetch() -> list[dict[str, Any]]:
+        return [{"id": number, "amount": number} for number in range(7)]
+
+    with BatchJob("orders", source=Records(fetch()), shards=2) as job:
+        job.sql_step("price", checks={"must not be negative": "amount >= 0"}, assign={"twice": "amount * 2"})
+
+        @job.arrow_step
+        def again(block: Any) -> Any:
+            return block.append_column("same", block["twice"])
+
+        job.aggregator("store", size=4)(store)
+        job.on_complete(report)
 
 
 @manual
@@ -219,3 +261,5 @@ owned()
 two_stages()
 two_stages_by_hand()
 dated()
+taskflow()
+from_a_task()

@@ -192,3 +192,27 @@ def test_the_job_wired_by_hand_does_the_same(run, orders):
         "quarantine": (2, 0, 18),
     }
     assert done.reported == done.result
+
+
+def test_steps_written_taskflow_style_run_in_the_authors_own_group(run, orders):
+    done = run("taskflow", orders(*TWENTY))
+
+    assert done.state == "success"
+    assert set(done.tasks) == {
+        "load",
+        *(f"process.{step}[{index}]" for step in ("check", "twice") for index in (0, 1)),
+        "on_complete",
+    }
+    assert {step.name: (step.successful, step.failed, step.skipped) for step in done.result.steps} == {
+        "check": (18, 2, 0),
+        "twice": (14, 0, 6),
+    }
+    assert {task.task_id: task.max_tries for task in done.task_instances()}["process.check"] == 1
+
+
+def test_the_output_of_another_task_is_the_input_of_vectorised_steps(run):
+    done = run("from_a_task", "")
+
+    assert done.state == "success"
+    assert (done.result.total_records, done.result.successful_records) == (7, 7)
+    assert sorted(map(sorted, done.written("stored"))) == [[0, 2, 4], [6, 8, 10, 12]]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from batch_provider import AcceptPolicy, AggregatorSpec, BatchJob, JobState
-from batch_provider.testing import LocalRun
+from batch_provider.domain.errors import FencedError, StopRequestedError
+from batch_provider.domain.outcome import CloseOutcome
+from batch_provider.storage.blobs import put_json
+from batch_provider.testing import FakeClock, LocalRun
 from batch_provider.testing.contracts import Killed
 
 
@@ -216,3 +219,58 @@ def test_two_streaming_aggregators_make_three_stages():
 
     assert [[step.name for step in stage] for stage in job.spec.stages()] == [["a", "b"], ["c", "d"], ["e"]]
     assert [step.successful for step in result.steps] == [6, 6, 6, 6, 6]
+
+
+def test_a_stop_request_before_the_commit_leaves_the_aggregator_not_run():
+    calls = []
+    with BatchJob("job") as job:
+
+        @job.aggregator(streaming=True)
+        def tell(stream):
+            put_json(local.store.blobs, f"{local.generation.base}/stop/x.json", {"reason": "maintenance"})
+            clock.advance(60)
+            calls.append([record["n"] for record in stream])
+
+    clock = FakeClock()
+    local = LocalRun(job.spec, shards=2, clock=clock)
+    local.load(records(4))
+    local.process_all()
+    result = local.complete()
+
+    assert calls == []
+    assert (result.state, result.reason) == (JobState.STOPPED, StopRequestedError("maintenance").args[0])
+    assert result.step("tell").not_run == 4
+
+
+def test_a_successor_fences_the_call_before_its_commit():
+    with BatchJob("job") as job:
+
+        @job.aggregator(streaming=True)
+        def tell(stream):
+            list(stream)
+            local.generation.claim("tell", "01", local.info)
+            clock.advance(60)
+
+    clock = FakeClock()
+    local = LocalRun(job.spec, clock=clock)
+    local.load(records(4))
+
+    with pytest.raises(FencedError):
+        local.stream(job.spec.step("tell"))
+
+    assert local.generation.current_files("tell", "01") == ()
+
+
+def test_the_failures_of_a_call_trip_the_limit_when_it_is_committed():
+    with BatchJob("job") as job:
+
+        @job.aggregator(streaming=True)
+        def tell(stream):
+            raise ConnectionError("no such host")
+
+    result, local = run(job, 3)
+
+    assert result.state is JobState.FAILED_PROCESS_RECORDS
+    assert (result.step("tell").failed, result.step("tell").not_run) == (3, 0)
+    (close,) = local.generation.attempts("tell", "01")
+    assert close.outcome is CloseOutcome.DONE

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from batch_provider import BatchJob, InvalidOptionError, failed
+from batch_provider import AggregatorSpec, BatchJob, InvalidOptionError, SqlSpec, StepSpec, failed
 from batch_provider.domain.errors import InvalidExpressionError
 from batch_provider.testing import LocalRun
 
@@ -228,3 +228,74 @@ def test_a_vector_step_resumes_and_redrives_as_any_other():
 
     assert (first.failed_records, second.failed_records) == (1, 0)
     assert [row["n"] for row in local.output()] == [2, 3, 0, 5]
+
+
+def test_a_step_may_retype_a_column_for_the_records_it_accepts():
+    with BatchJob("job") as job:
+        job.sql_step("half", accept_expression="n > 1", assign={"n": "n / 2.0"})
+
+    _, local = run(job, [{"n": 1}, {"n": 3}])
+
+    assert local.output() == [{"n": 1.0}, {"n": 1.5}]
+
+
+def test_halves_that_replace_a_column_only_here_and_there_keep_the_rest():
+    with BatchJob("job", max_failed_records=1) as job:
+
+        @job.arrow_step
+        def parse(block):
+            if len(block) > 1:
+                raise ValueError("one at a time")
+            if block["qty"][0].as_py() == -1:
+                raise ValueError("negative")
+            return block.set_column(0, "qty", pa.array([0])) if block["qty"][0].as_py() == 4 else None
+
+    _, local = run(job)
+
+    assert [row["qty"] for row in local.output()] == [1, 2, -1, 0]
+
+
+def test_messages_may_be_an_arrow_array():
+    with BatchJob("job", max_failed_records=1) as job:
+
+        @job.arrow_step
+        def check(block):
+            return failed(pc.less(block["qty"], 0), pc.binary_join_element_wise("bad", block["amount"], " "))
+
+    result, _ = run(job)
+
+    assert errors(result) == {("CheckFailed", "check", 1, "bad 3")}
+
+
+def test_a_block_of_which_nothing_is_accepted_calls_nothing():
+    calls = []
+    with BatchJob("job", block_size=1) as job:
+        job.arrow_step(name="never", accept_expression="qty > 100")(calls.append)
+
+    result, _ = run(job)
+
+    assert calls == []
+    assert result.step("never").skipped == 4
+
+
+@pytest.mark.parametrize("messages", [pytest.param(["x"], id="too few"), pytest.param(["x"] * 100, id="too many")])
+def test_as_many_messages_as_rows_or_one(messages):
+    with BatchJob("job", max_failed_records=-1) as job:
+
+        @job.arrow_step
+        def check(block):
+            return failed([True] * len(block), [*messages, *messages])
+
+    result, _ = run(job, ORDERS[:1])
+
+    assert "messages for 1 rows" in result.errors[0].sample
+
+
+def test_an_aggregator_is_neither_sql_nor_vectorised():
+    with pytest.raises(InvalidOptionError, match="a function that takes a list of records"):
+        StepSpec("s", SqlSpec(checks={"x": "n > 0"}), aggregator=AggregatorSpec(size=2))
+
+
+def test_a_sql_step_has_no_function():
+    with pytest.raises(TypeError, match="calls no function"):
+        _ = StepSpec("s", SqlSpec(checks={"x": "n > 0"})).call

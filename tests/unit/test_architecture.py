@@ -1,0 +1,73 @@
+"""Imports point one way, and the check that says so can fail."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+LINTER = Path(sys.executable).with_name("lint-imports")
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """The package and its contracts, to be spoilt."""
+    shutil.copytree(
+        REPOSITORY / "batch_provider", tmp_path / "batch_provider", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    shutil.copy(REPOSITORY / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def check(checkout):
+    return subprocess.run(
+        [LINTER, "--no-cache"],
+        cwd=checkout,
+        env={"PYTHONPATH": str(checkout), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_package_keeps_its_contracts(checkout):
+    assert check(checkout).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "contract"),
+    [
+        pytest.param("engine/process.py", "import airflow", "knows neither Airflow", id="engine imports Airflow"),
+        pytest.param(
+            "engine/load.py",
+            "from airflow.sdk import BaseOperator",
+            "knows neither Airflow",
+            id="engine imports the SDK",
+        ),
+        pytest.param("domain/limits.py", "import pyarrow", "standard library only", id="domain imports Arrow"),
+        pytest.param(
+            "engine/guard.py",
+            "from batch_provider.storage import paths",
+            "imports only what is below",
+            id="engine imports storage",
+        ),
+    ],
+)
+def test_a_bad_import_breaks_them(checkout, module, line, contract):
+    file = checkout / "batch_provider" / module
+    file.write_text(f"{file.read_text()}\n{line}  # noqa\n")
+
+    found = check(checkout)
+
+    assert found.returncode == 1
+    assert [text for text in found.stdout.splitlines() if contract in text and "BROKEN" in text]
+
+
+def test_a_new_package_must_be_given_a_layer(checkout):
+    (checkout / "batch_provider" / "helpers.py").write_text("")
+
+    assert check(checkout).returncode == 1
