@@ -11,6 +11,7 @@ ARGS ?=
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down test e2e lint fmt type arch check compose-check clean
+.PHONY: bench bench-quick bench-memory bench-profile
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,7 +28,7 @@ down: $(INSTALLED)  ## end that Airflow
 	@$(PY) -m scripts.local_airflow down
 
 test: $(INSTALLED)  ## the tests that need no servers
-	@$(PY) -m pytest -m "not e2e and not ui and not crash and not bench" $(ARGS)
+	@$(PY) -m pytest -n auto -m "not e2e and not ui and not crash and not bench" $(ARGS)
 
 e2e: $(INSTALLED)  ## the tests that start a real Airflow
 	@$(PY) -m pytest -m e2e $(ARGS)
@@ -50,6 +51,18 @@ check: lint type arch test  ## all of the above that a change must pass
 
 compose-check: $(INSTALLED)  ## docker-compose.yaml is good, by the real Compose; no Docker needed
 	@sh docker/compose-check.sh $(PY)
+
+bench: $(INSTALLED)  ## measure this project and its peers; about two hours, ARGS=--short for a quarter of it
+	@$(PY) -m bench.all $(ARGS)
+
+bench-quick: $(INSTALLED)  ## this project, a multiprocessing script and DuckDB with 100,000 records: three minutes
+	@$(PY) -m bench.run --quick --records 100000 --rounds 3 --wait 2 $(ARGS)
+
+bench-memory: $(INSTALLED)  ## peak memory of a task against the number of records
+	@$(PY) bench/shard_memory.py $(ARGS)
+
+bench-profile: $(INSTALLED)  ## where the time of a record goes, into docs/performance.md
+	@$(PY) -m bench.budget --write $(ARGS)
 
 clean:  ## remove caches, builds and the local Airflow's home; .venv stays
 	@if [ -e .airflow/runner.json ]; then $(PY) -m scripts.local_airflow down; fi

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from batch_provider.storage.sources.files import Files
     from batch_provider.storage.sources.records import Records
     from batch_provider.storage.sources.sql import Sql
+    from batch_provider.storage.writers.sql_table import SqlTable
     from batch_provider.task_group import BatchJob
 
 __version__ = "0.1.0"
@@ -56,6 +57,7 @@ __all__ = [
     "Records",
     "Sql",
     "SqlSpec",
+    "SqlTable",
     "StepSpec",
     "batch_deadline",
     "failed",
@@ -86,6 +88,7 @@ _HOMES = {
     "Records": "storage.sources.records",
     "Sql": "storage.sources.sql",
     "SqlSpec": "domain.spec",
+    "SqlTable": "storage.writers.sql_table",
     "StepSpec": "domain.spec",
     "batch_deadline": "deadlines",
     "failed": "engine.vector_step",

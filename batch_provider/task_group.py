@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 from batch_provider.domain.accept import AcceptPolicy
 from batch_provider.domain.declare import name_of, placing, step_of_options
@@ -26,12 +26,9 @@ from batch_provider.domain.spec import (
     JobSpec,
     SqlSpec,
     StepSpec,
+    WriterSpec,
 )
 from batch_provider.operators.node import JobNode, current_dag
-
-if TYPE_CHECKING:
-    from batch_provider.operators.load import BatchJobOperator
-    from batch_provider.operators.on_complete import BatchOnCompleteOperator
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -79,7 +76,7 @@ class BatchJob(JobNode):
         job_instance_id: str | None = None,
         task_options: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(name)
+        super().__init__(name, job_instance_id, task_options or {})
         settings = _settings() if max_failed_records is None or block_size is None else None
         if max_failed_records is None:
             max_failed_records = settings.max_failed_records if settings else 0
@@ -100,8 +97,6 @@ class BatchJob(JobNode):
             )
         self._steps: list[StepSpec] = []
         self._on_complete: Callable[..., Any] | None = None
-        self.job_instance_id = job_instance_id
-        self.task_options = dict(task_options or {})
 
     # --- declaring --------------------------------------------------------------------------------------------
 
@@ -153,6 +148,7 @@ class BatchJob(JobNode):
         streaming: bool = False,
         on_error: str = "fail_group",
         on_redrive: str = "new",
+        transaction: str | None = None,
         **options: Any,
     ) -> Callable[[F], F]:
         """Declare an aggregator: a step whose function is called for groups of records.
@@ -163,15 +159,30 @@ class BatchJob(JobNode):
             streaming: one call with every record of the step.
             on_error: ``fail_group`` or ``isolate``.
             on_redrive: what a streaming aggregator gets in a redrive: ``new`` records only, or ``all``.
+            transaction: Airflow connection that the function gets as ``connection``; what it does there is
+                committed with the group, or rolled back when the function raises.
             **options: of :class:`StepSpec`; others are Airflow options of the step's tasks.
         """
-        spec = AggregatorSpec(size=size, streaming=streaming, on_error=on_error, on_redrive=on_redrive)
+        spec = AggregatorSpec(size, streaming, on_error, on_redrive, transaction)
 
         def declare(declared: F) -> F:
             self._add(name or name_of(declared), declared, spec, options)
             return declared
 
         return declare
+
+    def write(self, name: str, writer: Any, *, size: int = 10_000, **options: Any) -> None:
+        """Declare a step that writes the accepted records through a built-in writer, each exactly once.
+
+        Args:
+            name: of the step.
+            writer: such as ``SqlTable``; a record that the target refuses fails alone.
+            size: records in a group, and so in a transaction.
+            **options: of :class:`StepSpec`; others are Airflow options of the step's tasks.
+        """
+        with placing(f" in step {name!r} of job {self.name!r}"):
+            spec, target = AggregatorSpec(size, on_error="isolate"), WriterSpec(writer)
+        self._add(name, target, spec, options)
 
     def sql_step(
         self,
@@ -220,7 +231,7 @@ class BatchJob(JobNode):
     def _add(
         self,
         name: str,
-        function: Callable[..., Any] | SqlSpec,
+        function: Callable[..., Any] | SqlSpec | WriterSpec,
         aggregator: AggregatorSpec | None,
         options: dict[str, Any],
     ) -> None:
@@ -256,23 +267,6 @@ class BatchJob(JobNode):
         if records is None and self._base.source is None:
             raise InvalidOptionError("records", None, f"some input: job {self.name!r} has no source of its own")
         return run_job(self.spec, records, **options)
-
-    # --- wiring by hand ---------------------------------------------------------------------------------------
-
-    def load_task(self, task_id: str = "load", **options: Any) -> BatchJobOperator:
-        """The load task of a job that is wired by hand; map the task group of its steps over ``.output``."""
-        from batch_provider.operators.load import BatchJobOperator
-
-        return BatchJobOperator(task_id=task_id, **self._by_hand(options))
-
-    def on_complete_task(self, task_id: str = "on_complete", **options: Any) -> BatchOnCompleteOperator:
-        """The last task of a job that is wired by hand."""
-        from batch_provider.operators.on_complete import BatchOnCompleteOperator
-
-        return BatchOnCompleteOperator(task_id=task_id, **self._by_hand(options))
-
-    def _by_hand(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        return {"job": self, "job_instance_id": self.job_instance_id, **self.task_options, **options}
 
     # --- wiring -----------------------------------------------------------------------------------------------
 

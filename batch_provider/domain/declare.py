@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from batch_provider.domain.errors import InvalidExpressionError, InvalidOptionError
-from batch_provider.domain.spec import AggregatorSpec, CallPolicy, SqlSpec, StepSpec
+from batch_provider.domain.spec import AggregatorSpec, CallPolicy, SqlSpec, StepSpec, WriterSpec
 
 _STEP_OPTIONS = frozenset({"accept_policy", "accept_expression", "reads", "drop", "output", "vectorised"})
 _CALL_OPTIONS = frozenset(CallPolicy.__dataclass_fields__)
@@ -16,7 +16,7 @@ _CALL_OPTIONS = frozenset(CallPolicy.__dataclass_fields__)
 
 def step_of_options(
     name: str,
-    function: Callable[..., Any] | SqlSpec,
+    function: Callable[..., Any] | SqlSpec | WriterSpec,
     aggregator: AggregatorSpec | None,
     options: dict[str, Any],
 ) -> StepSpec:

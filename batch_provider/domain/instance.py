@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
-from batch_provider.domain.layout import ClaimId, FileRef, ShardRef
+from batch_provider.domain.layout import ClaimId, FileRef, ShardRef, Span
 from batch_provider.domain.names import check_name, check_path_part
 from batch_provider.domain.outcome import CloseOutcome
+from batch_provider.domain.references import InputReference
 from batch_provider.domain.tally import Tally
 
 LAYOUT_VERSION = 1
@@ -73,6 +74,7 @@ class Manifest:
         round_token: of that attempt; a retry with the same token returns this generation.
         total, failed_on_input: records, and how many of them failed in the input phase.
         shards, files: id ranges of the mapped tasks, and the input's files.
+        references: the files that the input is read from where they are (``copy=False``); there are no ``files`` then.
         columns: name → Arrow type of the input's columns, for readers.
         steps: names in order, with their options as text.
         variables: what every record's variables start with.
@@ -94,7 +96,14 @@ class Manifest:
     created_at: str
     seconds: float
     input_errors: Mapping[str, int] = field(default_factory=dict)
+    references: tuple[InputReference, ...] = ()
     version: int = LAYOUT_VERSION
+
+    @property
+    def input_spans(self) -> list[Span]:
+        """The ids of every file of the input, or of every part of what it refers to."""
+        parts = [part.span for reference in self.references for part in reference.parts]
+        return [*(file.span for file in self.files), *parts]
 
     def shard(self, shard_id: str) -> ShardRef:
         """The shard of that id.
@@ -119,6 +128,7 @@ class Manifest:
             "steps": [dict(step) for step in self.steps],
             "variables": dict(self.variables),
             "input_errors": dict(self.input_errors),
+            "references": [reference.to_json() for reference in self.references],
         }
 
     @classmethod
@@ -132,6 +142,7 @@ class Manifest:
                 "shards": tuple(map(ShardRef.from_json, data["shards"])),
                 "files": file_refs(data["files"]),
                 "steps": tuple(data["steps"]),
+                "references": tuple(map(InputReference.from_json, data.get("references", ()))),
             }
         )
 

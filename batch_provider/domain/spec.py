@@ -14,9 +14,9 @@ from batch_provider.domain.errors import DuplicateStepError, InvalidExpressionEr
 from batch_provider.domain.limits import FailureLimit
 from batch_provider.domain.names import check_name
 from batch_provider.domain.options import check_choice, check_columns, check_count, set_frozen
-from batch_provider.domain.work import AggregatorSpec, CallPolicy, SqlSpec
+from batch_provider.domain.work import AggregatorSpec, CallPolicy, SqlSpec, WriterSpec
 
-__all__ = ["AUTO", "AcceptExpression", "AggregatorSpec", "CallPolicy", "JobSpec", "SqlSpec", "StepSpec"]
+__all__ = ["AUTO", "AcceptExpression", "AggregatorSpec", "CallPolicy", "JobSpec", "SqlSpec", "StepSpec", "WriterSpec"]
 
 AUTO = "auto"
 ON_SLA = ("alert", "stop")
@@ -45,7 +45,7 @@ class StepSpec:
     """
 
     name: str
-    function: Callable[..., Any] | SqlSpec
+    function: Callable[..., Any] | SqlSpec | WriterSpec
     accept_policy: AcceptPolicy = AcceptPolicy.NO_FAILURES
     accept_expression: AcceptExpression | None = None
     reads: tuple[str, ...] | None = None
@@ -59,7 +59,7 @@ class StepSpec:
     def __post_init__(self) -> None:
         """Refuse what could not run."""
         check_name("step", self.name)
-        if not callable(self.function) and not isinstance(self.function, SqlSpec):
+        if not callable(self.function) and not isinstance(self.function, (SqlSpec, WriterSpec)):
             raise InvalidOptionError(f"function of step {self.name!r}", self.function, "a callable")
         set_frozen(self, "accept_policy", AcceptPolicy.of(self.accept_policy))
         set_frozen(self, "reads", check_columns("reads", self.reads))
@@ -85,11 +85,22 @@ class StepSpec:
         """The author's function.
 
         Raises:
-            TypeError: a SQL step has none.
+            TypeError: a SQL step and a writer have none.
         """
-        if isinstance(self.function, SqlSpec):
-            raise TypeError(f"step {self.name!r} is a SQL step: it calls no function")
+        if isinstance(self.function, (SqlSpec, WriterSpec)):
+            raise TypeError(f"step {self.name!r} is made of {self.function}: it calls no function")
         return self.function
+
+    @property
+    def writer(self) -> Any:
+        """The built-in writer.
+
+        Raises:
+            TypeError: the step has none.
+        """
+        if not isinstance(self.function, WriterSpec):
+            raise TypeError(f"step {self.name!r} has no writer")
+        return self.function.writer
 
     @property
     def expressions(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.domain.options import (
@@ -30,12 +31,15 @@ class AggregatorSpec:
         on_error: ``fail_group`` fails every record of a group whose call raises; ``isolate`` halves the group
             until the bad records stand alone.
         on_redrive: what a streaming aggregator gets in a redrive: only the records that are new to it, or all.
+        transaction: Airflow connection that a sized aggregator gets as ``connection``: what it does there is
+            committed when the call returns, and rolled back when it raises.
     """
 
     size: int | None = None
     streaming: bool = False
     on_error: str = "fail_group"
     on_redrive: str = "new"
+    transaction: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse a size beside streaming, or neither."""
@@ -47,6 +51,8 @@ class AggregatorSpec:
         check_choice("on_redrive", self.on_redrive, ON_REDRIVE)
         if self.streaming and self.on_error == "isolate":
             raise InvalidOptionError("on_error", self.on_error, "'fail_group' with streaming=True")
+        if self.streaming and self.transaction is not None:
+            raise InvalidOptionError("transaction", self.transaction, "it with size= only")
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,26 @@ class CallPolicy:
     def is_plain(self) -> bool:
         """One try, in turn: the fast way."""
         return self.retries == 0 and self.timeout is None and self.concurrency == 1
+
+
+@dataclass(frozen=True)
+class WriterSpec:
+    """A built-in writer in the place of a function.
+
+    Attributes:
+        writer: such as ``SqlTable``.
+    """
+
+    writer: Any
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot write."""
+        if not (hasattr(self.writer, "open") and hasattr(self.writer, "describe")):
+            raise InvalidOptionError("writer", self.writer, "a writer such as SqlTable(…)")
+
+    def __repr__(self) -> str:
+        """What it says of itself."""
+        return f"WriterSpec({self.writer!r})"
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def _check_shards(manifest: Manifest) -> None:
     whole = Span(0, manifest.total - 1)
     for what, spans in (
         ("shards", [shard.span for shard in manifest.shards]),
-        ("input files", [file.span for file in manifest.files]),
+        ("input files", manifest.input_spans),
     ):
         if not tiles(whole, spans):
             raise DataLossError(manifest.instance.id, f"its {what} do not cover {manifest.total} records")

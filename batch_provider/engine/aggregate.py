@@ -40,8 +40,19 @@ class AggregatorStep:
         self._isolate = spec.on_error == "isolate"
         self._accept = Acceptance(job, step, constant)
         self._instance = constant.get("instance")
-        self.function = UserFunction(step.name, step.call, PER_GROUP, constant)
+        self.function = self.make_function(constant)
         self._patches = PatchWriter(step, types or {})
+
+    def make_function(self, constant: dict[str, Any]) -> UserFunction:
+        """What is called for each group."""
+        return UserFunction(self.step.name, self.step.call, PER_GROUP, constant)
+
+    def call(self, records: Sequence[dict[str, Any]], keywords: dict[str, Any]) -> Any:
+        """One call for a group."""
+        return self.function.once(records, **keywords)
+
+    def close(self) -> None:
+        """Nothing is held open."""
 
     def block(self, upstream: GenerationReader, span: Span) -> Block:
         """Read what the step needs of a block."""
@@ -87,7 +98,7 @@ class AggregatorStep:
     def _call(self, block: Block, group: np.ndarray, result: BlockResult, patches: dict[int, Patch]) -> None:
         """One call for a group; one that raises fails its group, or is halved until the bad records stand alone."""
         try:
-            returned = self.function.once(block.records(group), **self._keywords(block, group))
+            returned = self.call(block.records(group), self._keywords(block, group))
             found = self._check(returned, group, result)
         except Exception as error:  # noqa: BLE001  # this is where user code ends
             noted = self.function.note(error)

@@ -6,7 +6,7 @@ import hashlib
 from types import CodeType
 from typing import Any
 
-from batch_provider.domain.spec import SqlSpec, StepSpec
+from batch_provider.domain.spec import SqlSpec, StepSpec, WriterSpec
 
 
 def fingerprint(step: StepSpec) -> str:
@@ -37,7 +37,7 @@ def _text_of(function: Any) -> str:
     code = getattr(function, "__code__", None)
     if code is not None:
         return _code_text(code)
-    return repr(function) if isinstance(function, (SqlSpec, str)) else repr(type(function))
+    return repr(function) if isinstance(function, (SqlSpec, WriterSpec, str)) else repr(type(function))
 
 
 def _constant_text(value: Any) -> str:

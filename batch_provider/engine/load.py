@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-import numpy as np
 import pyarrow as pa
 
 from batch_provider.domain.errors import LoadError, SourceError, StorageError, TooManyRecordsError
 from batch_provider.domain.instance import AttemptInfo, JobInstance, Manifest
 from batch_provider.domain.layout import ClaimId, FileRef, Span, plan_shards
 from batch_provider.domain.names import RESERVED_COLUMNS
-from batch_provider.domain.outcome import JobState, Outcome
+from batch_provider.domain.outcome import JobState
+from batch_provider.domain.references import InputReference
 from batch_provider.domain.spec import JobSpec
 from batch_provider.domain.tally import Tally
-from batch_provider.engine.ports import Clock, MalformedRecord, SourceAccess
-from batch_provider.engine.rows import ERROR_TYPE, concat_as, unify
+from batch_provider.engine.input_rows import input_rows, malformed_rows
+from batch_provider.engine.ports import Clock, MalformedRecord, ReferableSource, Source, SourceAccess
+from batch_provider.engine.rows import unify
 
 log = logging.getLogger(__name__)
 
@@ -110,28 +112,30 @@ def load_and_dispatch(
         StorageError: the store cannot be written.
     """
     started, began = clock.monotonic(), clock.now()
-    writer = _InputWriter(target, began, clock)
-    for piece in job.source.read(access):
-        writer.add(piece)
-        if job.max_records is not None and writer.total > job.max_records:
-            raise TooManyRecordsError(job.max_records)
-    writer.flush()
+    count = _Count(job.max_records, clock)
+    source = job.source
+    references: tuple[InputReference, ...] = ()
+    if isinstance(source, ReferableSource) and source.by_reference:
+        references = _refer(source, access, count)
+    else:
+        _copy(source, access, _InputWriter(target, began, count))
     manifest = Manifest(
         instance=instance,
         generation=target.generation,
         load=target.claim,
         round_token=target.info.round_token,
-        total=writer.total,
-        failed_on_input=writer.failed,
-        shards=plan_shards(writer.total, job.shards or default_shards(writer.total, slots)),
+        total=count.total,
+        failed_on_input=count.failed,
+        shards=plan_shards(count.total, job.shards or default_shards(count.total, slots)),
         files=tuple(target.files),
-        columns={name: str(kind) for name, kind in writer.columns.items()},
+        columns={name: str(kind) for name, kind in count.columns.items()},
         steps=tuple({"name": step.name, "accept_policy": str(step.accept_policy)} for step in job.steps),
         variables=job.variables,
         source=job.source.describe(),
         created_at=clock.now().isoformat(),
         seconds=clock.monotonic() - started,
-        input_errors=writer.errors,
+        input_errors=count.errors,
+        references=references,
     )
     target.commit(manifest)
     log.info(
@@ -156,34 +160,83 @@ def failed_state(error: BaseException) -> JobState:
     return JobState.FAILED_INPUT if isinstance(error, LoadError) else JobState.FAILED_LOADING
 
 
-class _InputWriter:
-    """Cuts the stream into files and counts."""
+def _copy(source: Source, access: SourceAccess, writer: _InputWriter) -> None:
+    for piece in source.read(access):
+        writer.add(piece)
+    writer.flush()
 
-    def __init__(self, target: LoadTarget, began: datetime, clock: Clock) -> None:
-        self._target, self._began, self._clock = target, began, clock
-        self._pending: list[pa.Table] = []
-        self._rows = self._bytes = 0
+
+def _refer(source: ReferableSource, access: SourceAccess, count: _Count) -> tuple[InputReference, ...]:
+    references: list[InputReference] = []
+    for found in source.refer(access):
+        if isinstance(found, InputReference):
+            references.append(found)
+        else:
+            for name, kind in found.columns.items():
+                count.learn(name, kind)
+            count.add(found.records, found.errors)
+    return tuple(references)
+
+
+class _Count:
+    """What was found in the input so far.
+
+    Args:
+        maximum: more records than these are refused; None: any number.
+        clock: when to say how far it is.
+    """
+
+    def __init__(self, maximum: int | None, clock: Clock) -> None:
+        self._maximum, self._clock = maximum, clock
+        self._reported_at = clock.monotonic()
         self.total = self.failed = 0
         self.errors: dict[str, int] = {}
         self.columns: dict[str, pa.DataType] = {}
-        self._reported_at = clock.monotonic()
+
+    def learn(self, name: str, kind: pa.DataType) -> None:
+        """A column, of a type that may be wider than what it was so far."""
+        known = self.columns.get(name)
+        self.columns[name] = kind if known is None else unify(known, kind) or pa.string()
+
+    def add(self, records: int, errors: Mapping[str, int]) -> None:
+        """Count records, those malformed by exception type.
+
+        Raises:
+            TooManyRecordsError: there are more than allowed.
+        """
+        self.total += records
+        self.failed += sum(errors.values())
+        for kind, count in errors.items():
+            self.errors[kind] = self.errors.get(kind, 0) + count
+        if self._maximum is not None and self.total > self._maximum:
+            raise TooManyRecordsError(self._maximum)
+        if self._clock.monotonic() - self._reported_at >= PROGRESS_SECONDS:
+            self._reported_at = self._clock.monotonic()
+            log.info("Loading: %s records so far", f"{self.total:,}")
+
+
+class _InputWriter:
+    """Cuts the stream into files."""
+
+    def __init__(self, target: LoadTarget, began: datetime, count: _Count) -> None:
+        self._target, self._began, self._count = target, began, count
+        self._pending: list[pa.Table] = []
+        self._rows = self._bytes = 0
 
     def add(self, piece: pa.RecordBatch | Sequence[MalformedRecord]) -> None:
         """Take the next piece of the stream."""
         if isinstance(piece, pa.RecordBatch):
             for part in _parts(piece):
-                self._append(self._good(part))
+                self._append(self._good(part), {})
         elif piece:
-            self._append(self._malformed(piece))
-        if self._clock.monotonic() - self._reported_at >= PROGRESS_SECONDS:
-            self._reported_at = self._clock.monotonic()
-            log.info("Loading: %s records so far", f"{self.total:,}")
+            table = malformed_rows(piece, str(self._target.claim), self._began)
+            self._append(table, Counter(record.error_type for record in piece))
 
-    def _append(self, table: pa.Table) -> None:
+    def _append(self, table: pa.Table, errors: Mapping[str, int]) -> None:
+        self._count.add(table.num_rows, errors)
         self._pending.append(table)
         self._rows += table.num_rows
         self._bytes += table.nbytes
-        self.total += table.num_rows
         if self._rows >= FILE_ROWS or self._bytes >= FILE_BYTES:
             self.flush()
 
@@ -195,49 +248,19 @@ class _InputWriter:
                     f"the column name {field.name!r} is reserved; rename it",
                     retryable=False,
                 )
-            known = self.columns.get(field.name)
-            self.columns[field.name] = field.type if known is None else unify(known, field.type) or pa.string()
+            self._count.learn(field.name, field.type)
         return pa.Table.from_batches([batch])
-
-    def _malformed(self, records: Sequence[MalformedRecord]) -> pa.Table:
-        self.failed += len(records)
-        for record in records:
-            self.errors[record.error_type] = self.errors.get(record.error_type, 0) + 1
-        errors = [
-            {"type": r.error_type, "message": r.message, "c": str(self._target.claim), "at": self._began}
-            for r in records
-        ]
-        return pa.table(
-            {
-                "_error": pa.array(errors, ERROR_TYPE),
-                "_line": pa.array([r.line for r in records], pa.int64()),
-                "_raw": pa.array([r.raw for r in records], pa.string()),
-            }
-        )
 
     def flush(self) -> None:
         """Write what is pending as one file."""
         if not self._rows:
             return
-        first = self.total - self._rows
+        span = Span(self._count.total - self._rows, self._count.total - 1)
         failed = sum(table.num_rows for table in self._pending if "_error" in table.column_names)
-        table = self._combine(first, bool(failed))
+        table = input_rows(self._pending, self._count.columns, span)
         tally = Tally(succeeded=self._rows - failed, failed=failed, newly_failed=failed)
-        self._target.write(table, Span(first, self.total - 1), tally)
+        self._target.write(table, span, tally)
         self._pending, self._rows, self._bytes = [], 0, 0
-
-    def _combine(self, first: int, malformed: bool) -> pa.Table:
-        kinds: dict[str, pa.DataType] = {}
-        for table in self._pending:
-            kinds |= {f.name: self.columns.get(f.name, f.type) for f in table.schema}
-        table = concat_as(self._pending, kinds)
-        ids = pa.array(np.arange(first, first + self._rows, dtype=np.int64))
-        table = table.append_column("_id", ids) if kinds else pa.table({"_id": ids})  # records may have no columns
-        if malformed:
-            bad = table["_error"].is_valid().to_numpy(zero_copy_only=False)
-            status = np.where(bad, int(Outcome.FAILED), int(Outcome.SUCCEEDED)).astype(np.uint8)
-            table = table.append_column("_status", pa.array(status))
-        return table
 
 
 def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

@@ -14,8 +14,10 @@ import pyarrow as pa
 from batch_provider.domain.instance import AttemptInfo, Claim, Close, Manifest
 from batch_provider.domain.layout import ClaimId, FileRef, ShardRef, Span
 from batch_provider.domain.outcome import CloseOutcome
+from batch_provider.domain.references import InputReference
 from batch_provider.domain.result import BatchJobResult
 from batch_provider.domain.tally import Tally
+from batch_provider.engine.invoke import RecordError
 
 
 class Clock(Protocol):
@@ -76,6 +78,96 @@ class Source(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Counted:
+    """Records of a file that stays where it is.
+
+    Attributes:
+        records: how many there are, malformed ones included.
+        columns: name → type of those that are in order.
+        errors: exception type → malformed records.
+    """
+
+    records: int
+    columns: Mapping[str, pa.DataType]
+    errors: Mapping[str, int]
+
+
+@runtime_checkable
+class ReferableSource(Source, Protocol):
+    """A source that can leave its files where they are."""
+
+    @property
+    def by_reference(self) -> bool:
+        """Whether it was told to."""
+        ...
+
+    def refer(self, access: SourceAccess) -> Iterator[Counted | InputReference]:
+        """Go through the input once: what is in it, and after each file how its records are found again.
+
+        Raises:
+            SourceError: it cannot be read, or not be referred to.
+        """
+        ...
+
+
+class WriterSession(Protocol):
+    """One attempt's writes to a target that remembers which records it has."""
+
+    def has(self, record_id: int, consumed: int) -> bool:
+        """Whether the row of a record is committed, made from the upstream row of that epoch."""
+        ...
+
+    def write(
+        self, records: Sequence[dict[str, Any]], ids: Sequence[int], consumed: Sequence[int]
+    ) -> Mapping[int, RecordError]:
+        """Commit a group; returns by index the records that the target refused.
+
+        Raises:
+            FencedError: a later attempt has taken over.
+            StorageError: the target cannot be reached; nothing of the group is committed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let the target go."""
+        ...
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """A target of records. A declared value: it is opened in the task, never at parse."""
+
+    def describe(self) -> str:
+        """For messages: never a secret."""
+        ...
+
+    def open(self, access: SourceAccess, instance: str, generation: str, claim: Claim) -> WriterSession:
+        """Fence earlier attempts, and find out what is written already."""
+        ...
+
+
+class GroupTransaction(AbstractContextManager[Any], Protocol):
+    """A connection whose transaction is committed at the end of a ``with``, or rolled back."""
+
+    def close(self) -> None:
+        """Let the database go."""
+        ...
+
+
+class Targets(Protocol):
+    """How a task reaches what it writes to."""
+
+    @property
+    def access(self) -> SourceAccess:
+        """Connections by their ids."""
+        ...
+
+    def transaction(self, conn_id: str) -> GroupTransaction:
+        """A connection for an aggregator that writes by itself."""
+        ...
+
+
 class GenerationReader(Protocol):
     """Reads the output of one step, or of the input, for a shard: payload by name, over any span of ids."""
 
@@ -110,6 +202,8 @@ class ShardWork(Protocol):
     """A held claim: the right to write the output of one (step, shard), and what is there already."""
 
     claim: Claim
+    instance_id: str
+    generation: str
     shard: ShardRef
     upstream: GenerationReader
     types: Mapping[str, pa.DataType]

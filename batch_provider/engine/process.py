@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from batch_provider.engine.aggregate import AggregatorStep
 from batch_provider.engine.commit import Previous, commit_block
 from batch_provider.engine.fingerprint import fingerprint
 from batch_provider.engine.guard import Guard
-from batch_provider.engine.ports import Clock, ShardWork
+from batch_provider.engine.ports import Clock, ShardWork, Targets
 from batch_provider.engine.runners import make_runner
 from batch_provider.engine.sizing import BlockSizer
 
@@ -40,6 +41,7 @@ class ShardTask:
         constant: keywords the author's functions may name: ``instance`` and Airflow's context.
         cancelled: whether the task was told to end.
         on_late: told once for each round that the SLA has passed.
+        targets: how writers and transactions reach their databases.
     """
 
     job: JobSpec
@@ -49,6 +51,7 @@ class ShardTask:
     constant: Mapping[str, Any] = field(default_factory=dict)
     cancelled: Callable[[], bool] = _never
     on_late: Callable[[str], None] | None = None
+    targets: Targets | None = None
 
 
 def process_shard(task: ShardTask) -> Tally:
@@ -62,18 +65,8 @@ def process_shard(task: ShardTask) -> Tally:
             closed ``stopped`` (unless it was fenced: then it no longer counts).
     """
     run = _ShardRun(task)
-    try:
-        for span, previous in run.pending():
-            run.guard.before_block()
-            run.process(span, previous)
-        run.is_finished = True
-        run.guard.check_limit()
-    except FencedError:
-        raise
-    except StopProcessingError as stop:
-        run.close(run.outcome_of(stop), str(stop))
-        raise
-    return run.close(CloseOutcome.DONE, "")
+    with closing(run.runner):
+        return run.work_through()
 
 
 class _ShardRun:
@@ -84,11 +77,26 @@ class _ShardRun:
         self.guard = Guard(task.work, task.job, task.clock, task.cancelled, task.on_late)
         self.sizer = BlockSizer(task.job.block_size)
         constant = dict(task.constant)
-        self.runner = make_runner(task.job, task.step, constant, task.work.types)
+        self.runner = make_runner(task.job, task.step, constant, task.work, task.targets)
         self.adopted = task.work.tally
         self.own = Tally()
         self.is_finished = False
         self.began = task.clock.monotonic()
+
+    def work_through(self) -> Tally:
+        """The block loop."""
+        try:
+            for span, previous in self.pending():
+                self.guard.before_block()
+                self.process(span, previous)
+            self.is_finished = True
+            self.guard.check_limit()
+        except FencedError:
+            raise
+        except StopProcessingError as stop:
+            self.close(self.outcome_of(stop), str(stop))
+            raise
+        return self.close(CloseOutcome.DONE, "")
 
     def pending(self) -> Iterator[tuple[Span, FileRef | None]]:
         """What there is to do, in order of ids: rewrites of adopted files, and blocks cut out of the gaps."""

@@ -40,6 +40,9 @@ class RecordStep:
         self.function = UserFunction(step.name, step.call, PER_RECORD, constant, step.calls)
         self._patches = PatchWriter(step, types or {})
 
+    def close(self) -> None:
+        """Nothing is held open."""
+
     def block(self, upstream: GenerationReader, span: Span) -> Block:
         """Read what the step needs of a block."""
         return Block(upstream, span, self.step.reads)

@@ -2,28 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-import pyarrow as pa
-
-from batch_provider.domain.spec import JobSpec, StepSpec
+from batch_provider.domain.errors import InvalidOptionError
+from batch_provider.domain.spec import AggregatorSpec, JobSpec, StepSpec, WriterSpec
 from batch_provider.engine.aggregate import AggregatorStep
+from batch_provider.engine.ports import ShardWork, Targets, Writer
 from batch_provider.engine.record_step import RecordStep
 from batch_provider.engine.vector_step import VectorStep
+from batch_provider.engine.write_step import TransactionalStep, WriteStep
 
 Runner = RecordStep | VectorStep | AggregatorStep
 
 
-def make_runner(job: JobSpec, step: StepSpec, constant: dict[str, Any], types: Mapping[str, pa.DataType]) -> Runner:
+def make_runner(
+    job: JobSpec, step: StepSpec, constant: dict[str, Any], work: ShardWork, targets: Targets | None
+) -> Runner:
     """The runner of a step.
 
     Args:
         job: whose step it is.
-        step: record, SQL, Arrow or sized aggregator.
+        step: record, SQL, Arrow, sized aggregator or writer.
         constant: keywords that the author's function may name.
-        types: of the columns that earlier attempts of the shard wrote.
+        work: the attempt.
+        targets: how writers and transactions reach their databases.
+
+    Raises:
+        InvalidOptionError: the step writes to a database, and there is no way to reach one.
     """
     if step.aggregator is not None:
-        return AggregatorStep(job, step, step.aggregator, constant, types)
-    return VectorStep(job, step, constant) if step.is_vector_step else RecordStep(job, step, constant, types)
+        return _aggregator(job, step, step.aggregator, constant, work, targets)
+    return VectorStep(job, step, constant) if step.is_vector_step else RecordStep(job, step, constant, work.types)
+
+
+def _aggregator(  # what make_runner has, and the spec that it found
+    job: JobSpec,
+    step: StepSpec,
+    spec: AggregatorSpec,
+    constant: dict[str, Any],
+    work: ShardWork,
+    targets: Targets | None,
+) -> AggregatorStep:
+    if not isinstance(step.function, WriterSpec) and spec.transaction is None:
+        return AggregatorStep(job, step, spec, constant, work.types)
+    if targets is None:
+        raise InvalidOptionError("targets", None, f"connections: step {step.name!r} writes to a database")
+    if spec.transaction is not None:
+        return TransactionalStep(job, step, spec, constant, work.types, targets.transaction(spec.transaction))
+    writer: Writer = step.writer
+    return WriteStep(
+        job,
+        step,
+        spec,
+        constant,
+        work.types,
+        lambda: writer.open(targets.access, work.instance_id, work.generation, work.claim),
+    )

@@ -69,6 +69,9 @@ class VectorStep:
             self.function = UserFunction(step.name, step.call, PER_BLOCK, constant)
             self._work = _ArrowWork(self.function)
 
+    def close(self) -> None:
+        """Nothing is held open."""
+
     def block(self, upstream: GenerationReader, span: Span) -> Block:
         """Read what the step needs of a block."""
         return Block(upstream, span, self._reads)

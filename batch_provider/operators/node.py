@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING, Any, Self
 from batch_provider.domain.errors import JobDefinitionError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from airflow.sdk import TaskGroup
+
+    from batch_provider.operators.load import BatchJobOperator
+    from batch_provider.operators.on_complete import BatchOnCompleteOperator
 
 
 class JobNode:
@@ -17,9 +22,26 @@ class JobNode:
     Airflow asks a node for ``roots``, ``leaves`` and ``update_relative``; nothing else is needed to be one.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, job_instance_id: str | None, task_options: Mapping[str, Any]) -> None:
         self.name = name
+        self.job_instance_id = job_instance_id
+        self.task_options = dict(task_options)
         self.group: TaskGroup | None = None
+
+    def load_task(self, task_id: str = "load", **options: Any) -> BatchJobOperator:
+        """The load task of a job that is wired by hand; map the task group of its steps over ``.output``."""
+        from batch_provider.operators.load import BatchJobOperator
+
+        return BatchJobOperator(task_id=task_id, **self._by_hand(options))
+
+    def on_complete_task(self, task_id: str = "on_complete", **options: Any) -> BatchOnCompleteOperator:
+        """The last task of a job that is wired by hand."""
+        from batch_provider.operators.on_complete import BatchOnCompleteOperator
+
+        return BatchOnCompleteOperator(task_id=task_id, **self._by_hand(options))
+
+    def _by_hand(self, options: Mapping[str, Any]) -> dict[str, Any]:
+        return {"job": self, "job_instance_id": self.job_instance_id, **self.task_options, **options}
 
     def _wired(self) -> TaskGroup:
         if self.group is None:

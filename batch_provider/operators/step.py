@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from batch_provider import wiring
 from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.domain.spec import JobSpec
 from batch_provider.engine.process import ShardTask, process_shard
 from batch_provider.operators._failures import airflow_errors
 from batch_provider.operators.alerts import late_alert
 from batch_provider.operators.base import BatchOperator, DeclaredJob
+from batch_provider.storage.writers.targets import DatabaseTargets
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -60,5 +62,6 @@ class BatchStepOperator(BatchOperator):
                     constant=self.constants(context),
                     cancelled=self._cancelled.is_set,
                     on_late=late_alert(self.job, context),
+                    targets=DatabaseTargets(wiring.AirflowAccess()),
                 )
             )

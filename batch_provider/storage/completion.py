@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch_provider.domain.errors import FencedError
 from batch_provider.domain.instance import AttemptInfo, Close, Manifest
-from batch_provider.domain.layout import ClaimId, FileRef, ShardRef, Span
+from batch_provider.domain.layout import ClaimId, ShardRef, Span
 from batch_provider.domain.result import BatchJobResult
 from batch_provider.storage import paths
 from batch_provider.storage.blobs import put_json
@@ -27,7 +28,7 @@ class Completion:
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
         self._blobs, self._base = generation.blobs, generation.base
-        self._last_layer: tuple[tuple[str, str, str], Layer] | None = None
+        self._last_layer: tuple[tuple[str, str, str], Layer[Any]] | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -42,12 +43,12 @@ class Completion:
         """Every close of (step, shard)."""
         return self._generation.attempts(step, shard_id)
 
-    def _layer(self, step: str, shard_id: str, close: Close | None) -> Layer:
+    def _layer(self, step: str, shard_id: str, close: Close | None) -> Layer[Any]:
         """The files of one close; the one asked for last is kept, because its files are read several times."""
         key = (step, shard_id, str(close.claim) if close else "")
         if self._last_layer is None or self._last_layer[0] != key:
-            files: Sequence[FileRef] = self.manifest.files if close is None else close.files
-            self._last_layer = (key, self._generation.layer(step, shard_id, tuple(files)))
+            layer = self._generation.layer(step, shard_id, close.files) if close else self._generation.input_layer()
+            self._last_layer = (key, layer)
         return self._last_layer[1]
 
     def rows(self, step: str, shard_id: str, close: Close | None, span: Span, columns: Sequence[str]) -> pa.Table:
@@ -85,7 +86,9 @@ class Completion:
 
         Raises:
             FencedError: another on-complete of this generation claimed it at the same moment, and wins.
+            SourceError: the input was not copied, and has changed: what failed in it cannot be reported any more.
         """
+        self._generation.check_input()
         highest = self._result_claims()
         claim = ClaimId.next(highest[-1] if highest else None)
         document = {"host": info.host, "pid": info.pid, "at": self._generation.clock.now().isoformat()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 from batch_provider.domain.errors import (
     CheckpointMissingError,
@@ -20,7 +21,8 @@ from batch_provider.engine.ports import Clock
 from batch_provider.storage import paths
 from batch_provider.storage.blobs import Blobs, get_json, put_json
 from batch_provider.storage.checkpoints import open_checkpoint
-from batch_provider.storage.reading import ChainReader, Layer
+from batch_provider.storage.reading import ChainReader, FileLayer, Layer
+from batch_provider.storage.referenced import ReferenceLayer, open_references
 from batch_provider.storage.work import Adopted, HeldClaim
 
 
@@ -52,7 +54,9 @@ class Generation:
             CheckpointMissingError: the step before has not finished this shard.
             InvalidOptionError: the job did not have this step when its input was loaded.
             FencedError: another attempt claimed it at the same moment, and wins.
+            SourceError: the input was not copied, and has changed.
         """
+        self.check_input()
         upstream = self._pin_upstream(step, shard_id)
         highest = self.highest_claim(step, shard_id)
         adopted = self._adopt(highest) if highest else {}
@@ -176,14 +180,14 @@ class Generation:
     def reader(self, shard_id: str, pin: Pin | None) -> ChainReader:
         """The output of the pinned close of a shard; the input when there is no pin."""
         shard = self.manifest.shard(shard_id)
-        layers: list[Layer] = []
+        layers: list[Layer[Any]] = []
         while pin is not None:
             close = self.close_of(pin.step, shard_id, pin.claim)
             if close is None:
                 raise CheckpointMissingError(pin.step, shard_id, f"attempt {pin.claim} has no close")
             layers.append(self.layer(pin.step, shard_id, close.files))
             pin = self.claim_of(pin.step, shard_id, pin.claim).upstream
-        layers.append(self.layer(paths.INPUT, shard_id, self.manifest.files))
+        layers.append(self.input_layer())
         return ChainReader(layers[::-1], shard_id, shard.span)
 
     def latest_reader(self, step: str, shard_id: str) -> ChainReader:
@@ -198,9 +202,24 @@ class Generation:
         """A claim by its id."""
         return Claim.from_json(get_json(self.blobs, f"{paths.claims_dir(self.base, step, shard_id)}/{claim}.json"))
 
-    def layer(self, step: str, shard_id: str, files: tuple[FileRef, ...]) -> Layer:
+    def layer(self, step: str, shard_id: str, files: tuple[FileRef, ...]) -> FileLayer:
         """These files of a step, readable over any span."""
-        return Layer(self.blobs, step, paths.output_dir(self.base, step, shard_id), files)
+        return FileLayer(self.blobs, step, paths.output_dir(self.base, step, shard_id), files)
+
+    def input_layer(self) -> Layer[Any]:
+        """The input, copied or where it is."""
+        if self.manifest.references:
+            return ReferenceLayer(self.manifest)
+        return self.layer(paths.INPUT, "", self.manifest.files)
+
+    def check_input(self) -> None:
+        """See that an input which was not copied is still what was loaded.
+
+        Raises:
+            SourceError: it is not.
+        """
+        for file in open_references(self.manifest):
+            file.check()
 
     def _pin_upstream(self, step: str, shard_id: str) -> Pin | None:
         names = [str(entry["name"]) for entry in self.manifest.steps]

@@ -16,11 +16,12 @@ import numpy as np
 import pyarrow as pa
 
 from batch_provider.domain.instance import Close
-from batch_provider.domain.layout import FileRef
+from batch_provider.domain.layout import FileRef, ShardRef
 from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import Outcome
 from batch_provider.domain.result import BatchJobResult
 from batch_provider.storage.generation import Generation
+from batch_provider.storage.reading import Layer
 from batch_provider.storage.status import StatusReader, StepStatus, runs
 
 if TYPE_CHECKING:
@@ -101,11 +102,10 @@ def _fill(
     _insert(connection, "steps", pa.table({"position": list(range(len(steps))), "step": steps}))
     _insert(connection, "attempts", pa.Table.from_pylist([_attempt_row(close) for close in attempts]))
     for shard in generation.manifest.shards:
-        layers = [(INPUT_PHASE, generation.manifest.files)]
-        layers += [(step, files[step, shard.id]) for step in steps[1:]]
         before: StepStatus | None = None
-        for step, refs in layers:
-            before = _insert_step(connection, generation, step, shard.id, refs, before)
+        for step in steps:
+            layer = generation.layer(step, shard.id, files[step, shard.id]) if before else generation.input_layer()
+            before = _insert_step(connection, step, shard, layer, before)
     if result is not None:
         fields = {name: value for name, value in result.to_json().items() if not isinstance(value, (tuple, list))}
         texts = [None if value is None else str(value) for value in fields.values()]
@@ -114,21 +114,18 @@ def _fill(
 
 def _insert_step(
     connection: duckdb.DuckDBPyConnection,
-    generation: Generation,
     step: str,
-    shard_id: str,
-    files: tuple[FileRef, ...],
+    shard: ShardRef,
+    layer: Layer[Any],
     before: StepStatus | None,
 ) -> StepStatus:
-    span = generation.manifest.shard(shard_id).span
-    layer = generation.layer(step, shard_id, files)
-    reader = StatusReader(step, span)
-    for file in layer.over(span):
+    reader = StatusReader(step, shard.span)
+    for file in layer.over(shard.span):
         reader.take(file.span, layer.open(file))
     status = reader.finish(before)
     for rows in status.failures:
         _insert_failures(connection, step, rows)
-    _insert(connection, "outcome_runs", _runs(step, shard_id, span.first, status.outcome))
+    _insert(connection, "outcome_runs", _runs(step, shard.id, shard.span.first, status.outcome))
     return status
 
 

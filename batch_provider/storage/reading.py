@@ -6,10 +6,11 @@ rows: no hash table, and a block costs what its own rows cost.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -18,25 +19,59 @@ from batch_provider.domain.layout import FileRef, Span, tiles
 from batch_provider.domain.names import INPUT_PHASE, RESERVED_COLUMNS, SIDE_COLUMNS
 from batch_provider.domain.outcome import Outcome
 from batch_provider.engine.rows import concat_by_name
-from batch_provider.storage.blobs import Blobs
-from batch_provider.storage.checkpoints import CheckpointFile, open_checkpoint
+from batch_provider.storage.blobs import Blobs, LocalBlobs
+from batch_provider.storage.checkpoints import CheckpointFile, Footer, open_checkpoint
 
 _OPEN_FILES = 2  # a block may straddle two files; more would hold memory for nothing
 
 
-class Layer:
-    """The files of one step for one shard (or of the input), readable over any span."""
+class OpenFile(Protocol):
+    """The rows of a run of ids, decoded as columns are asked for."""
 
-    def __init__(self, blobs: Blobs, step: str, directory: str, files: Sequence[FileRef]) -> None:
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all of them."""
+        ...
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Names and types."""
+        ...
+
+    @property
+    def footer(self) -> Footer:
+        """Who owns each column, and what the rows count."""
+        ...
+
+    def read(self, columns: Sequence[str]) -> pa.Table:
+        """These columns, those it has."""
+        ...
+
+
+class Tile(Hashable, Protocol):
+    """What holds a run of ids: a file, or a part of one."""
+
+    @property
+    def span(self) -> Span:
+        """The ids."""
+        ...
+
+
+Held = TypeVar("Held", bound=Tile)
+
+
+class Layer(ABC, Generic[Held]):
+    """What there is of one step for one shard, or of the input, readable over any span."""
+
+    def __init__(self, step: str, files: Sequence[Held]) -> None:
         self.step = step
-        self._blobs, self._directory = blobs, directory
         self.files = tuple(sorted(files, key=lambda file: file.span))
         self._lasts = [file.span.last for file in self.files]
-        self._open: OrderedDict[str, CheckpointFile] = OrderedDict()
+        self._open: OrderedDict[Held, OpenFile] = OrderedDict()
 
-    def over(self, span: Span) -> list[FileRef]:
+    def over(self, span: Span) -> list[Held]:
         """The files that hold ids of ``span``, in order."""
-        found: list[FileRef] = []
+        found: list[Held] = []
         for file in self.files[bisect_left(self._lasts, span.first) :]:
             if file.span.first > span.last:
                 break
@@ -53,14 +88,22 @@ class Layer:
         if not tiles(span, covered):
             raise CheckpointMissingError(self.step, shard, f"records {span.first} to {span.last} are incomplete")
 
-    def open(self, file: FileRef) -> CheckpointFile:
-        """The file, verified and kept open for the next block."""
-        if file.name not in self._open:
-            self._open[file.name] = open_checkpoint(self._blobs, f"{self._directory}/{file.name}", file)
+    def open(self, file: Held) -> OpenFile:
+        """The file, kept open for the next block."""
+        if file not in self._open:
+            self._open[file] = self._opened(file)
             while len(self._open) > _OPEN_FILES:
                 self._open.popitem(last=False)
-        self._open.move_to_end(file.name)
-        return self._open[file.name]
+        self._open.move_to_end(file)
+        return self._open[file]
+
+    @abstractmethod
+    def _opened(self, file: Held) -> OpenFile:
+        """Open it; what it says can be relied on."""
+
+    def path(self, file: Held) -> str | None:  # noqa: ARG002
+        """A Parquet file that holds its rows and no others, for whoever can read it; None: there is none."""
+        return None
 
     def rows(self, span: Span, columns: Sequence[str]) -> pa.Table:
         """These columns over ``span``; one that no file has is left out."""
@@ -73,10 +116,26 @@ class Layer:
         return concat_by_name(parts) if parts else pa.table({"_id": pa.array([], pa.int64())})
 
 
+class FileLayer(Layer[FileRef]):
+    """The files of one step for one shard, or those that the input was copied to."""
+
+    def __init__(self, blobs: Blobs, step: str, directory: str, files: Sequence[FileRef]) -> None:
+        super().__init__(step, files)
+        self._blobs, self._directory = blobs, directory
+
+    def _opened(self, file: FileRef) -> CheckpointFile:
+        """Verified by its digest."""
+        return open_checkpoint(self._blobs, f"{self._directory}/{file.name}", file)
+
+    def path(self, file: FileRef) -> str | None:
+        """In a local store."""
+        return self._blobs.address(f"{self._directory}/{file.name}") if isinstance(self._blobs, LocalBlobs) else None
+
+
 class ChainReader:
     """The output of the last of a chain of layers: input, step, step, … (a GenerationReader)."""
 
-    def __init__(self, layers: Sequence[Layer], shard_id: str, span: Span) -> None:
+    def __init__(self, layers: Sequence[Layer[Any]], shard_id: str, span: Span) -> None:
         self.layers = tuple(layers)
         self._by_step = {layer.step: layer for layer in layers}
         self._shard, self._span = shard_id, span

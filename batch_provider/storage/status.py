@@ -11,7 +11,7 @@ from batch_provider.domain.layout import Span
 from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import Outcome
 from batch_provider.engine.block import OUTCOME_BITS, has_failed
-from batch_provider.storage.checkpoints import CheckpointFile
+from batch_provider.storage.reading import OpenFile
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class StatusReader:
         self._present = np.zeros(count, bool)
         self._failures: list[pa.Table] = []
 
-    def take(self, file: Span, opened: CheckpointFile) -> None:
+    def take(self, file: Span, opened: OpenFile) -> None:
         """Note the rows of a file that are the shard's.
 
         Args:

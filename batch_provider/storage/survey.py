@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow as pa
 
-from batch_provider.domain.layout import FileRef
 from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import Outcome
-from batch_provider.storage import paths
-from batch_provider.storage.checkpoints import CheckpointFile
 from batch_provider.storage.generation import Generation
+from batch_provider.storage.reading import Layer, OpenFile, Tile
 from batch_provider.storage.status import StatusReader, StepStatus, runs
 
 OWN_COLUMNS = ("_id", "_status", "_out", "_in", "_error", "_line", "_raw")
@@ -25,12 +24,16 @@ Variant = tuple[str, pa.DataType]
 
 @dataclass
 class Part:
-    """Files of one step with the same columns, types and owners."""
+    """Files of one step, or parts of an input that was not copied, with the same columns, types and owners."""
 
     schema: pa.Schema
     owners: Mapping[str, str]
-    files: dict[str, FileRef] = field(default_factory=dict)
-    rows: int = 0
+    files: dict[Tile, Layer[Any]] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Records in all of them."""
+        return sum(len(file.span) for file in self.files)
 
     @property
     def own(self) -> list[Variant]:
@@ -60,14 +63,11 @@ class StepFiles:
         """Whether rows that do not count are in its files."""
         return any(unread for *_, unread in self.absent)
 
-    def take(self, name: str, file: FileRef, opened: CheckpointFile) -> None:
+    def take(self, layer: Layer[Any], file: Tile, opened: OpenFile) -> None:
         """Sort a file into its part."""
         owners = opened.footer.owners
         key = (tuple((item.name, item.type) for item in opened.schema), tuple(sorted(owners.items())))
-        part = self.parts.setdefault(key, Part(opened.schema, owners))
-        if name not in part.files:
-            part.files[name] = file
-            part.rows += len(file.span)
+        self.parts.setdefault(key, Part(opened.schema, owners)).files.setdefault(file, layer)
 
     def take_absent(self, first: int, status: StepStatus) -> None:
         """Note the records of a shard that it has not run."""
@@ -81,17 +81,20 @@ def survey(generation: Generation) -> list[StepFiles]:
     """Read every file that counts, once."""
     names = [INPUT_PHASE, *(str(step["name"]) for step in generation.manifest.steps)]
     steps = [StepFiles(name, f"files.s{number}") for number, name in enumerate(names)]
-    of_input = generation.layer(INPUT_PHASE, "", generation.manifest.files)
+    of_input = generation.input_layer()
     for shard in generation.manifest.shards:
         before: StepStatus | None = None
         for step in steps:
-            files = generation.current_files(step.name, shard.id) if before else ()
-            layer = generation.layer(step.name, shard.id, files) if before else of_input
+            layer = _layer(generation, step.name, shard.id) if before else of_input
             reader = StatusReader(step.name, shard.span)
             for file in layer.over(shard.span):
                 opened = layer.open(file)
                 reader.take(file.span, opened)
-                step.take(paths.output_file(generation.base, step.name, shard.id, file), file, opened)
+                step.take(layer, file, opened)
             before = reader.finish(before)
             step.take_absent(shard.span.first, before)
     return steps
+
+
+def _layer(generation: Generation, step: str, shard_id: str) -> Layer[Any]:
+    return generation.layer(step, shard_id, generation.current_files(step, shard_id))

@@ -5,7 +5,7 @@ The views join the owners on ``_id``, so that nobody has to. A hash join, becaus
 as fast over 1,000,000 records, gives wrong rows without a word when a reader changes how DuckDB orders its scans, and
 reads everything to find one record.
 
-Files of a step that have the same columns, types and owners make one *part*: one relation in DuckDB.
+Files of a step that have the same columns, types and owners make one *part*, which is one relation in DuckDB.
 """
 
 from __future__ import annotations
@@ -18,15 +18,13 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from batch_provider.domain.layout import FileRef
 from batch_provider.domain.names import INPUT_PHASE, SIDE_COLUMNS
 from batch_provider.domain.outcome import FAILED_BEFORE, Outcome
 from batch_provider.engine.block import OUTCOME_BITS
 from batch_provider.engine.rows import joint_type
 from batch_provider.storage import view_sql
-from batch_provider.storage.blobs import LocalBlobs
-from batch_provider.storage.checkpoints import open_checkpoint
 from batch_provider.storage.generation import Generation
+from batch_provider.storage.relations import Relations
 from batch_provider.storage.survey import OWN_COLUMNS, Part, StepFiles, survey
 
 if TYPE_CHECKING:
@@ -46,13 +44,15 @@ def open_views(generation: Generation) -> duckdb.DuckDBPyConnection:
 
     Raises:
         CorruptCheckpointError: a file does not match its digest.
+        SourceError: the input was not copied, and has changed.
     """
     import duckdb
 
+    generation.check_input()
     steps = survey(generation)
     connection = duckdb.connect(":memory:")
     try:
-        _Views(connection, generation, steps).create()
+        _Views(connection, steps).create()
     except BaseException:
         connection.close()
         raise
@@ -62,10 +62,9 @@ def open_views(generation: Generation) -> duckdb.DuckDBPyConnection:
 class _Views:
     """Creates relations over files in the schema ``files``, and the views over these."""
 
-    def __init__(
-        self, connection: duckdb.DuckDBPyConnection, generation: Generation, steps: Sequence[StepFiles]
-    ) -> None:
-        self._connection, self._blobs, self._steps = connection, generation.blobs, steps
+    def __init__(self, connection: duckdb.DuckDBPyConnection, steps: Sequence[StepFiles]) -> None:
+        self._connection, self._steps = connection, steps
+        self._relations = Relations(connection)
         self._by_name = {step.name: step for step in steps}
         self._types = view_sql.TypeNames(connection)
 
@@ -80,18 +79,7 @@ class _Views:
         names = view_sql.distinct_names(step.name for step in self._steps)
         for step in self._steps:
             self._connection.execute(f"CREATE VIEW {view_sql.quoted(names[step.name])} AS {self._view(step)}")
-        self._restrict()
-
-    def _restrict(self) -> None:
-        """From now on only these files can be read, and no variable of the caller's."""
-        allowed = ", ".join(view_sql.literal(path) for step in self._steps for path in self._paths(step))
-        self._connection.execute(f"SET allowed_paths = [{allowed}]")
-        self._connection.execute("SET python_enable_replacements = false; SET enable_external_access = false")
-
-    def _paths(self, step: StepFiles) -> list[str]:
-        if not isinstance(self._blobs, LocalBlobs):
-            return []
-        return [self._blobs.address(name) for part in step.parts.values() for name in part.files]
+        self._relations.restrict()
 
     def _create_absent(self) -> None:
         self._connection.execute(
@@ -114,28 +102,10 @@ class _Views:
             positions = {item.name: f"c{position}" for position, item in enumerate(part.schema)}
             columns = {name: column for name, column in positions.items() if name in OWN_COLUMNS}
             columns |= {variants[variant]: positions[variant[0]] for variant in part.own}
-            self._create_part(f"{step.relation}_{number}", part, columns)
+            self._relations.create(f"{step.relation}_{number}", part, columns)
         if step.parts:
             union = " UNION ALL BY NAME ".join(f"FROM {step.relation}_{number}" for number in range(len(step.parts)))
             self._connection.execute(f"CREATE VIEW {step.relation} AS {union}")
-
-    def _create_part(self, name: str, part: Part, columns: Mapping[str, str]) -> None:
-        aliases = ", ".join(f"c{position}" for position in range(len(part.schema)))
-        if isinstance(self._blobs, LocalBlobs):
-            files = ", ".join(view_sql.literal(self._blobs.address(file)) for file in _in_order(part.files))
-            source = view_sql.select(columns, f"read_parquet([{files}]) AS f({aliases})")
-            self._connection.execute(f"CREATE VIEW {name} AS {source}")
-            return
-        self._connection.register("incoming", self._rows(part))
-        source = view_sql.select(columns, f"incoming AS f({aliases})")
-        self._connection.execute(f"CREATE TABLE {name} AS {source}")
-        self._connection.unregister("incoming")
-
-    def _rows(self, part: Part) -> pa.Table:
-        opened = [open_checkpoint(self._blobs, name, part.files[name]) for name in _in_order(part.files)]
-        table = pa.concat_tables([file.read(file.columns) for file in opened])
-        plain = [column.cast(view_sql.plain_type(column.type)) for column in table.columns]
-        return pa.table(plain, [f"c{position}" for position in range(len(plain))])
 
     # --- views ------------------------------------------------------------------------------------------------
 
@@ -232,7 +202,3 @@ def _status_columns(part: Part, *, is_input: bool) -> dict[str, str]:
         found["_line"] = "own._line" if "_line" in names else "CAST(NULL AS BIGINT)"
         found["_raw"] = "own._raw" if "_raw" in names else "CAST(NULL AS VARCHAR)"
     return found
-
-
-def _in_order(files: Mapping[str, FileRef]) -> list[str]:
-    return sorted(files, key=lambda name: files[name].span)

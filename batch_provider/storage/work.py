@@ -49,6 +49,7 @@ class HeldClaim:
         resumes: bool,
         settled: bool = False,
     ) -> None:
+        self.instance_id, self.generation = manifest.instance.id, manifest.generation
         self.settled = settled
         self.types: Mapping[str, pa.DataType] = _types_of(adopted)
         self.claim, self.shard, self.upstream = claim, manifest.shard(claim.shard), upstream

@@ -32,6 +32,7 @@ from batch_provider.storage.ledger import live_ledger
 from batch_provider.storage.sources.access import LocalAccess
 from batch_provider.storage.sources.records import Records
 from batch_provider.storage.store import InstanceStore
+from batch_provider.storage.writers.targets import DatabaseTargets
 
 
 class LocalRun:
@@ -98,7 +99,8 @@ class LocalRun:
     def process(self, step: StepSpec, shard: str) -> None:
         """Process one step of one shard, as one attempt of a mapped task would."""
         work = self.generation.claim(step.name, shard, self.info)
-        process_shard(ShardTask(self.job, step, work, self.clock, self._constant()))
+        targets = DatabaseTargets(self._access)
+        process_shard(ShardTask(self.job, step, work, self.clock, self._constant(), targets=targets))
 
     def _constant(self) -> Mapping[str, Any]:
         return {"instance": self.instance}

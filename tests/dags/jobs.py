@@ -24,6 +24,7 @@ from batch_provider import (
     Files,
     JobSpec,
     Records,
+    SqlTable,
     StepSpec,
 )
 from batch_provider.domain.limits import FailureLimit
@@ -95,6 +96,14 @@ def taskflow() -> None:
         check() >> twice()
 
     process.expand(shard=load.output) >> job.on_complete_task()
+
+
+@manual
+def writing() -> None:
+    """Rows go to a database behind an Airflow connection."""
+    with BatchJob("orders", source=SOURCE, max_failed_records=3, block_size=5, shards=2) as job:
+        job.step(double)
+        job.write("store", SqlTable("warehouse", "orders", key=["id"]), size=4)
 
 
 @manual
@@ -263,3 +272,4 @@ two_stages_by_hand()
 dated()
 taskflow()
 from_a_task()
+writing()

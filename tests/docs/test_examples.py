@@ -14,7 +14,7 @@ BLOCKS = [block for page in PAGES for block in code_blocks(page)]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 DAGS = [block for block in PYTHON if block.is_dag]
 RUNNABLE = {page: [b for b in code_blocks(page) if b.marker in {"runnable", "prints"}] for page in PAGES}
-FEATURES = [page for page in DOCS if page.stem not in {"alerts", "deployment", "layout"}]
+FEATURES = [page for page in DOCS if page.stem not in {"alerts", "benchmarks", "deployment", "layout", "performance"}]
 
 
 def _run(block: CodeBlock, names: dict[str, object]) -> str:

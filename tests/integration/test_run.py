@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
+
 import duckdb
 import pyarrow.parquet as pq
 import pytest
@@ -216,3 +220,20 @@ def test_the_output_of_another_task_is_the_input_of_vectorised_steps(run):
     assert done.state == "success"
     assert (done.result.total_records, done.result.successful_records) == (7, 7)
     assert sorted(map(sorted, done.written("stored"))) == [[0, 2, 4], [6, 8, 10, 12]]
+
+
+def test_a_writer_reaches_its_table_through_an_airflow_connection(run, orders, tmp_path, monkeypatch):
+    path = tmp_path / "warehouse.db"
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
+    with closing(sqlite3.connect(path)) as warehouse:
+        warehouse.execute(
+            "CREATE TABLE orders (id INTEGER PRIMARY KEY, amount INTEGER CHECK (amount >= 0), twice INTEGER)"
+        )
+        done = run("writing", orders(*TWENTY))
+        rows = warehouse.execute("SELECT amount, twice FROM orders ORDER BY id").fetchall()
+
+    assert done.state == "success"
+    assert rows == [(amount, 2 * amount) for amount in TWENTY if amount >= 0]
+    assert [(error.exception, error.step, error.count) for error in done.result.errors] == [
+        ("IntegrityError", "store", 2)
+    ]

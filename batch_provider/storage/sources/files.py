@@ -25,7 +25,8 @@ from batch_provider.storage.sources.options import (
 )
 
 if TYPE_CHECKING:
-    from batch_provider.engine.ports import MalformedRecord, SourceAccess
+    from batch_provider.domain.references import InputReference
+    from batch_provider.engine.ports import Counted, MalformedRecord, SourceAccess
     from batch_provider.storage.sources.intake import Intake, Piece
     from batch_provider.storage.sources.locate import FoundFile
 
@@ -55,7 +56,7 @@ class Files:
             a value that cannot have the type, or a null where the schema forbids it, fails its record.
         extra_columns: what becomes of columns that are not in the schema: keep, drop or refuse.
         rename: old → new name of columns; the schema speaks of the new ones.
-        copy: False: the load phase may leave Parquet and CSV files where they are and refer to them.
+        copy: False: Parquet and CSV files stay where they are; steps read them there, and they must not change.
     """
 
     urls: Any
@@ -134,6 +135,11 @@ class Files:
             )
         return found
 
+    def compression_of(self, name: str) -> str | None:
+        """The compression of the file of that name; None: none."""
+        found = self.compression or deduce(name)[1]
+        return None if found == "none" else found
+
     def describe(self) -> str:
         """The files' URLs, without passwords."""
         if is_reference(self.urls):
@@ -157,18 +163,37 @@ class Files:
             SourceError: there is no file, or one cannot be read.
             UnsupportedPayloadError: a file holds nothing that can be split into records.
         """
-        from batch_provider.storage.sources.intake import Intake
         from batch_provider.storage.sources.locate import find_files
 
-        intake = Intake(self.describe(), self.schema, self.extra_columns, dict(self.rename))
+        intake = self.intake()
         found = find_files(self.urls, access)
         for file in found:
             intake.begin(file.name)
-            compression = self.compression or deduce(file.path)[1] or "none"
-            opened = replace(file, compression=None if compression == "none" else compression)
+            opened = replace(file, compression=self.compression_of(file.path))
             reader = _reader(self.format_of(file.path))
             for piece in reader(opened, self, intake):
-                yield piece if len(found) == 1 or not isinstance(piece, list) else _name_file(file.name, piece)
+                yield piece if len(found) == 1 or not isinstance(piece, list) else name_file(file.name, piece)
+
+    @property
+    def by_reference(self) -> bool:
+        """Whether the files stay where they are."""
+        return not self.copy
+
+    def refer(self, access: SourceAccess) -> Iterator[Counted | InputReference]:
+        """Go through the files once, and say how their records are found again.
+
+        Raises:
+            SourceError: there is no file, one cannot be read, or one cannot be referred to.
+        """
+        from batch_provider.storage.sources.referring import refer
+
+        yield from refer(self, access)
+
+    def intake(self) -> Intake:
+        """What takes in the blocks of these files."""
+        from batch_provider.storage.sources.intake import Intake
+
+        return Intake(self.describe(), self.schema, self.extra_columns, dict(self.rename))
 
     def __repr__(self) -> str:
         """What was declared, without passwords; the same in every process."""
@@ -196,6 +221,6 @@ def _reader(format_name: str) -> Reader:
     return read
 
 
-def _name_file(name: str, records: Sequence[MalformedRecord]) -> list[MalformedRecord]:
+def name_file(name: str, records: Sequence[MalformedRecord]) -> list[MalformedRecord]:
     """Say in which of several files the lines stand."""
     return [replace(record, message=f"{name}: {record.message}") for record in records]

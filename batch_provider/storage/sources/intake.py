@@ -80,9 +80,48 @@ class Intake:
         fields = list(schema) if schema is not None else []
         old = {new: name for name, new in self._rename.items()}
         self.demanded: dict[str, pa.DataType] = {old.get(f.name, f.name): f.type for f in fields}
+        self._has_contract = bool(self.demanded)
         self.required = frozenset(old.get(f.name, f.name) for f in fields if not f.nullable)
         self.types: dict[str, pa.DataType] = dict(self.demanded)
         self._present: dict[str, None] = {}
+        self._pinned = False
+
+    def snapshot(self) -> pa.Schema:
+        """The columns, by the names in the input, and what is known of their types by now; null: nothing yet."""
+        names = dict.fromkeys([*self.types, *self._present])
+        return pa.schema([(name, self.types.get(name, pa.null())) for name in names])
+
+    def pin(self, snapshot: pa.Schema, columns: Collection[str] | None = None) -> None:
+        """Read again what was read when this was known: no type is learned or widened from now on.
+
+        Args:
+            snapshot: what :meth:`snapshot` gave then.
+            columns: only these, by the names in the input; None: all.
+        """
+        wanted = set(snapshot.names if columns is None else columns)
+        self._pinned = True
+        self.demanded = {name: kind for name, kind in self.demanded.items() if name in wanted}
+        self.required &= wanted
+        self.types = {
+            field.name: field.type for field in snapshot if field.name in wanted and not pa.types.is_null(field.type)
+        }
+
+    @property
+    def present(self) -> tuple[str, ...]:
+        """The columns of this file."""
+        return tuple(self._present)
+
+    def is_fixed(self, name: str) -> bool:
+        """Whether values cannot change the type of a column."""
+        return self._pinned or name in self.demanded
+
+    def shown(self, columns: pa.Schema) -> pa.Schema:
+        """Columns by the names in the input, as the records have them."""
+        kept = [field for field in columns if self._is_kept(field.name)]
+        return pa.schema([(self._rename.get(field.name, field.name), field.type) for field in kept])
+
+    def _is_kept(self, name: str) -> bool:
+        return self._extra != "drop" or not self._has_contract or name in self.demanded
 
     def begin(self, source: str) -> None:
         """Another file: its columns are counted anew, the types stay known."""
@@ -132,8 +171,16 @@ class Intake:
 
     def learn(self, name: str, kind: pa.DataType) -> None:
         """Remember the type of a column, unless the contract has one for it."""
-        if name not in self.demanded and not pa.types.is_null(kind):
+        if not self.is_fixed(name) and not pa.types.is_null(kind):
             self.types[name] = kind
+
+    def takes_all(self, columns: pa.Schema) -> bool:
+        """Whether every value of such columns is in order whatever it is; then their types are learned."""
+        if self.required or any(self.types.get(field.name, field.type) != field.type for field in columns):
+            return False
+        for field in columns:
+            self.learn(field.name, field.type)
+        return True
 
     def from_rows(
         self, rows: Sequence[Mapping[str, Any]], locate: Locate, others: Sequence[MalformedRecord] = ()
@@ -228,7 +275,7 @@ class Intake:
 
     def _batch(self, arrays: Mapping[str, pa.Array], count: int) -> pa.RecordBatch:
         names = dict.fromkeys([*self.types, *arrays])
-        kept = [name for name in names if self._extra != "drop" or not self.demanded or name in self.demanded]
+        kept = [name for name in names if self._is_kept(name)]
         if not kept:  # from_arrays would forget how many rows there are
             return pa.RecordBatch.from_struct_array(pa.array([{}] * count, pa.struct([])))
         columns = [arrays[name] if name in arrays else pa.nulls(count, self.types[name]) for name in kept]

@@ -54,6 +54,22 @@ class FoundFile:
             yield stream
 
 
+@dataclass(frozen=True)
+class Stretch:
+    """A piece of a file that was read at once.
+
+    Attributes:
+        start, end: bytes of a CSV file, rows of a Parquet file; the end is not included.
+        line: the line or row it begins with, 1-based.
+        careful: it was read row by row.
+    """
+
+    start: int
+    end: int
+    line: int
+    careful: bool = False
+
+
 def find_files(urls: Sequence[str], access: SourceAccess) -> list[FoundFile]:
     """Every file that the paths, patterns and URLs mean, each of them once, in the order of their paths.
 
@@ -132,7 +148,12 @@ def _broken(name: str, error: Exception) -> NoReturn:
 
 def as_utf8(stream: Any, encoding: str) -> Any:
     """A stream of UTF-8 whatever the file has; what cannot be decoded stays as it is, to be found where it stands."""
-    return stream if codecs.lookup(encoding).name == _UTF8 else _Transcoded(stream, encoding)
+    return stream if is_utf8(encoding) else _Transcoded(stream, encoding)
+
+
+def is_utf8(encoding: str) -> bool:
+    """Whether bytes in this encoding are UTF-8 as they are."""
+    return codecs.lookup(encoding).name == _UTF8
 
 
 def read_full(stream: Any, size: int) -> bytes:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch_provider.domain.errors import SourceError
+from batch_provider.storage.sources.coerce import plain
 from batch_provider.storage.sources.files import Files
 from batch_provider.storage.sources.intake import ROWS, Intake, Piece, place_batch
-from batch_provider.storage.sources.locate import FoundFile
+from batch_provider.storage.sources.locate import FoundFile, Stretch
 
 
 def read_parquet(found: FoundFile, options: Files, intake: Intake) -> Iterator[Piece]:  # noqa: ARG001
@@ -21,9 +23,7 @@ def read_parquet(found: FoundFile, options: Files, intake: Intake) -> Iterator[P
             retryable=False,
         )
     with found.open() as stream, pq.ParquetFile(stream) as file:
-        names = file.schema_arrow.names
-        intake.admit(names)
-        intake.check_demands()
+        _admit(file, intake)
         before = 0
         for batch in file.iter_batches(batch_size=_batch_size(file)):
             yield from intake.from_arrow(batch, place_batch(before + 1, batch))
@@ -32,8 +32,85 @@ def read_parquet(found: FoundFile, options: Files, intake: Intake) -> Iterator[P
             yield from intake.nothing(file.schema_arrow)
 
 
+def parquet_stretches(path: str, intake: Intake) -> Iterator[tuple[Stretch, list[Piece] | None]]:
+    """The rows that are read at once, with what they give; None: every row is in order, so none was looked at."""
+    with pq.ParquetFile(path) as file:
+        _admit(file, intake)
+        rows, size = file.metadata.num_rows, _batch_size(file)
+        if not rows:
+            yield Stretch(0, 0, 1), list(intake.nothing(file.schema_arrow))
+        elif intake.takes_all(plain_schema(file)):
+            for start in range(0, rows, size):
+                yield Stretch(start, min(start + size, rows), start + 1), None
+        else:
+            before = 0
+            for batch in file.iter_batches(batch_size=size):
+                stretch = Stretch(before, before + batch.num_rows, before + 1)
+                yield stretch, list(intake.from_arrow(batch, place_batch(before + 1, batch)))
+                before = stretch.end
+
+
+def _admit(file: pq.ParquetFile, intake: Intake) -> None:
+    intake.admit(file.schema_arrow.names)
+    intake.check_demands()
+
+
+def plain_schema(file: pq.ParquetFile) -> pa.Schema:
+    """The columns of a file, with the types that their values get."""
+    return pa.schema([(field.name, plain(pa.array([], field.type)).type) for field in file.schema_arrow])
+
+
 def _batch_size(file: pq.ParquetFile) -> int:
     """Rows that take about 8 MiB, by what the file says about itself."""
     groups = [file.metadata.row_group(index) for index in range(file.metadata.num_row_groups)]
     rows, size = sum(group.num_rows for group in groups), sum(group.total_byte_size for group in groups)
     return int(max(min(ROWS, 8 * 2**20 * rows // max(size, 1)), 1))
+
+
+class RowReader:
+    """Reads rows of a file from the row group they are in, and goes on from there when the next ones are asked for.
+
+    Args:
+        file: opened.
+        columns: only these.
+    """
+
+    def __init__(self, file: pq.ParquetFile, columns: Collection[str]) -> None:
+        self._file, self._columns = file, list(columns)
+        self._batches: Iterator[pa.RecordBatch] = iter(())
+        self._rest: list[pa.RecordBatch] = []
+        self._at = -1
+
+    def read(self, start: int, end: int) -> pa.RecordBatch:
+        """Rows from ``start`` up to ``end``; fewer if the file has no more."""
+        if start != self._at:
+            self._seek(start)
+        found: list[pa.RecordBatch] = []
+        wanted = end - start
+        while wanted and (batch := self._next()) is not None:
+            found.append(batch.slice(0, wanted))
+            if batch.num_rows > wanted:
+                self._rest.append(batch.slice(wanted))
+            wanted -= found[-1].num_rows
+        self._at = end - wanted
+        return pa.concat_batches(found) if found else pa.RecordBatch.from_pylist([])
+
+    def _seek(self, start: int) -> None:
+        group, before = 0, 0
+        metadata = self._file.metadata
+        while group < metadata.num_row_groups and before + metadata.row_group(group).num_rows <= start:
+            before += metadata.row_group(group).num_rows
+            group += 1
+        groups = list(range(group, metadata.num_row_groups))
+        size = _batch_size(self._file)
+        self._batches = self._file.iter_batches(size, row_groups=groups, columns=self._columns, use_threads=False)
+        self._rest = []
+        skip = start - before
+        while skip and (batch := self._next()) is not None:
+            if batch.num_rows > skip:
+                self._rest.append(batch.slice(skip))
+            skip -= min(skip, batch.num_rows)
+
+    def _next(self) -> pa.RecordBatch | None:
+        batch = self._rest.pop() if self._rest else next(self._batches, None)
+        return None if batch is None else batch.select(self._columns)  # a name with a dot may bring others along

@@ -11,6 +11,7 @@ from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.domain.instance import AttemptInfo, Claim, Close, JobInstance, Manifest, Pin, file_refs
 from batch_provider.domain.layout import ClaimId, FileRef, ShardRef, Span
 from batch_provider.domain.outcome import CloseOutcome, JobState
+from batch_provider.domain.references import InputPart, InputReference
 from batch_provider.domain.result import BatchJobResult, ErrorCount, StepResult
 from batch_provider.domain.tally import Tally
 from batch_provider.testing import run_job
@@ -22,35 +23,48 @@ FILES = (FileRef(Span(0, 4), CLAIM, "a" * 32), FileRef(Span(5, 9), ClaimId(1, "f
 INFO = AttemptInfo("token", "host", 42, 3)
 
 
+MANIFEST = Manifest(
+    instance=INSTANCE,
+    generation="g1-0a0b0c0d",
+    load=CLAIM,
+    round_token="token",
+    total=10,
+    failed_on_input=1,
+    shards=(ShardRef("01", Span(0, 4)), ShardRef("02", Span(5, 9))),
+    files=FILES,
+    columns={"a": "int64"},
+    steps=({"name": "s1", "accept_policy": "ALL"},),
+    variables={"v": [1, None]},
+    source="orders.csv",
+    created_at="2030-01-01T00:00:00+00:00",
+    seconds=1.5,
+    input_errors={"MalformedRecord": 1},
+)
+
+
 def through_json(document):
     return json.loads(json.dumps(document.to_json()))
 
 
 def test_manifest_survives_json():
-    manifest = Manifest(
-        instance=INSTANCE,
-        generation="g1-0a0b0c0d",
-        load=CLAIM,
-        round_token="token",
-        total=10,
-        failed_on_input=1,
-        shards=(ShardRef("01", Span(0, 4)), ShardRef("02", Span(5, 9))),
-        files=FILES,
-        columns={"a": "int64"},
-        steps=({"name": "s1", "accept_policy": "ALL"},),
-        variables={"v": [1, None]},
-        source="orders.csv",
-        created_at="2030-01-01T00:00:00+00:00",
-        seconds=1.5,
-        input_errors={"MalformedRecord": 1},
-    )
+    again = Manifest.from_json(through_json(MANIFEST))
+
+    assert again == MANIFEST
+    assert again.shard("02").span == Span(5, 9)
+    with pytest.raises(KeyError):
+        again.shard("03")
+
+
+def test_manifest_of_an_input_that_was_not_copied_survives_json():
+    parts = (InputPart(Span(0, 6), 9, 120, 2, 0), InputPart(Span(7, 9), 120, 140, 9, 1, 2, careful=True))
+    reference = InputReference("/in.csv", 140, 1, "csv", ("a", "b"), ("AAA=", "BBB="), {"quote": None}, parts)
+    manifest = replace(MANIFEST, files=(), references=(reference,))
 
     again = Manifest.from_json(through_json(manifest))
 
     assert again == manifest
-    assert again.shard("02").span == Span(5, 9)
-    with pytest.raises(KeyError):
-        again.shard("03")
+    assert again.input_spans == [Span(0, 6), Span(7, 9)]
+    assert MANIFEST.input_spans == [Span(0, 4), Span(5, 9)]
 
 
 @pytest.mark.parametrize("pin", [None, Pin("s1", CLAIM)], ids=["reads the input", "reads a step"])

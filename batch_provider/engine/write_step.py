@@ -1,0 +1,109 @@
+"""Writers and transactional aggregators: what goes to a database is committed with its group, or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from batch_provider.domain.outcome import Outcome
+from batch_provider.domain.spec import AggregatorSpec, JobSpec, StepSpec
+from batch_provider.engine.aggregate import AggregatorStep
+from batch_provider.engine.block import Block, BlockResult
+from batch_provider.engine.invoke import PER_GROUP, UserFunction
+from batch_provider.engine.ports import GroupTransaction, WriterSession
+
+PER_TRANSACTION = (*PER_GROUP, "connection")
+
+
+class WriteStep(AggregatorStep):
+    """Writes the accepted records of blocks in groups through a built-in writer.
+
+    Args:
+        job, step, spec, constant, types: as of :class:`AggregatorStep`.
+        open_session: called before the first write: it raises the fence in the target.
+    """
+
+    def __init__(
+        self,
+        job: JobSpec,
+        step: StepSpec,
+        spec: AggregatorSpec,
+        constant: dict[str, Any],
+        types: Mapping[str, pa.DataType] | None,
+        open_session: Callable[[], WriterSession],
+    ) -> None:
+        super().__init__(job, step, spec, constant, types)
+        self._open_session = open_session
+        self._session: WriterSession | None = None
+
+    def make_function(self, constant: dict[str, Any]) -> UserFunction:  # noqa: ARG002  # a writer needs none
+        """A writer calls no function of the author's."""
+        return UserFunction(self.step.name, _nothing, PER_GROUP, {})
+
+    def close(self) -> None:
+        """Let the target go."""
+        if self._session is not None:
+            self._session.close()
+
+    def run(self, block: Block, candidates: np.ndarray) -> BlockResult:
+        """Write what is not written yet; a record whose row is committed already is left out."""
+        session = self._session = self._session or self._open_session()
+        result = BlockResult(outcome=np.zeros(len(block), dtype=np.uint8))
+        result.outcome[candidates] = Outcome.SKIPPED
+        accepted, result.errors = self._accept.of(block, candidates)
+        consumed = block.table["_out"].to_numpy()
+        first = block.span.first
+        pending = accepted[[not session.has(first + at, int(consumed[at])) for at in accepted.tolist()]]
+        seconds: list[float] = []
+        for start in range(0, len(pending), self.size):
+            group = pending[start : start + self.size]
+            began = perf_counter()
+            errors = session.write(block.records(group), (group + first).tolist(), consumed[group].tolist())
+            result.errors.update({int(group[row]): error for row, error in errors.items()})
+            seconds += [(perf_counter() - began) / len(group)] * len(group)
+        result.call_seconds = np.array(seconds)
+        result.outcome[accepted] = Outcome.SUCCEEDED
+        result.outcome[list(result.errors)] = Outcome.FAILED
+        return result
+
+
+class TransactionalStep(AggregatorStep):
+    """A sized aggregator that is given a connection: its transaction is committed with the group's success.
+
+    Args:
+        job, step, spec, constant, types: as of :class:`AggregatorStep`.
+        transaction: of the connection that the step names.
+    """
+
+    def __init__(
+        self,
+        job: JobSpec,
+        step: StepSpec,
+        spec: AggregatorSpec,
+        constant: dict[str, Any],
+        types: Mapping[str, pa.DataType] | None,
+        transaction: GroupTransaction,
+    ) -> None:
+        super().__init__(job, step, spec, constant, types)
+        self._transaction = transaction
+
+    def make_function(self, constant: dict[str, Any]) -> UserFunction:
+        """The author's, which may name ``connection``."""
+        return UserFunction(self.step.name, self.step.call, PER_TRANSACTION, constant)
+
+    def close(self) -> None:
+        """Let the database go."""
+        self._transaction.close()
+
+    def call(self, records: Sequence[dict[str, Any]], keywords: dict[str, Any]) -> Any:
+        """One call in one transaction: what it did stays or goes as a whole."""
+        with self._transaction as connection:
+            return self.function.once(records, **keywords, connection=connection)
+
+
+def _nothing(_: Any) -> None:
+    """Writers call no function of the author's."""

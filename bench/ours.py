@@ -1,0 +1,137 @@
+"""This project on the workload `orders`, without Airflow: load, all steps of all shards, on-complete.
+
+One process, or several over the shards, as LocalExecutor would run them. The store is a folder, synced as in
+production. The status of every record is what the checkpoints and the ledger hold: `bench.run` verifies it there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import cProfile
+import gc
+import json
+import multiprocessing
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+from batch_provider.storage.blobs import LocalBlobs
+from batch_provider.storage.sources.files import Files
+from batch_provider.testing import LocalRun
+from bench.orders.job import Form, missing, orders_job
+
+
+class Phases:
+    """Seconds by phase."""
+
+    def __init__(self) -> None:
+        self.began = self._at = time.perf_counter()
+        self.seconds: dict[str, float] = {}
+
+    def end(self, name: str) -> None:
+        """The phase of that name ends now, and the next one begins."""
+        now = time.perf_counter()
+        self.seconds[name] = round(now - self._at, 3)
+        self._at = now
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Run the job; returns what the summary says."""
+    out = options.out.absolute()
+    target = out / "target"
+    target.mkdir(parents=True)
+    form = Form(
+        options.variant, options.form == "fused", options.arrow_load, options.reads, options.shards or options.workers
+    )
+    if lack := missing(form):
+        raise SystemExit(f"not available in this version: {lack}")
+    source = Files(options.orders, copy=options.copy)
+    job = orders_job(form, options.customers, target, source)
+    local = LocalRun(job.spec, store=LocalBlobs(out / "store"))
+    phases = Phases()
+    shards = local.load()
+    phases.end("load")
+    if options.workers == 1:
+        for shard in shards:
+            process(local, form, shard)
+    else:
+        in_processes(local, form, shards, options.workers)
+    phases.end("process")
+    result = local.complete()
+    phases.end("complete")
+    return {
+        "seconds": round(time.perf_counter() - phases.began, 3),
+        "phases": phases.seconds,
+        "state": str(result.state),
+        "steps": {step.name: round(step.seconds, 3) for step in result.steps},
+        "calls": {step.name: step.mean_call_seconds for step in result.steps},
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def process(local: LocalRun, form: Form, shard: str) -> None:
+    """All steps of one shard, one after the other."""
+    if form.fused:
+        raise SystemExit("not available in this version: fused steps in a local run")
+    for step in local.job.steps:
+        local.process(step, shard)
+
+
+def in_processes(local: LocalRun, form: Form, shards: list[str], workers: int) -> None:
+    """The shards over forked processes, each taking the next one that nobody has."""
+    context = multiprocessing.get_context("fork")
+    waiting = context.SimpleQueue()
+    for shard in [*shards, *[""] * workers]:
+        waiting.put(shard)
+
+    def work() -> None:
+        while shard := waiting.get():
+            process(local, form, shard)
+
+    # what exists now is never garbage: without this the collector of each child copies all of it
+    gc.freeze()
+    processes = [context.Process(target=work) for _ in range(workers)]
+    for started in processes:
+        started.start()
+    for started in processes:
+        started.join()
+    gc.unfreeze()
+    if any(ended.exitcode for ended in processes):
+        raise SystemExit(f"a worker failed: {[ended.exitcode for ended in processes]}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments."""
+    made = argparse.ArgumentParser(description=__doc__)
+    made.add_argument("--orders", required=True, help="the input, a Parquet file")
+    made.add_argument("--customers", required=True, help="the dimension, a Parquet file")
+    made.add_argument("--out", required=True, type=Path, help="a new folder")
+    made.add_argument("--variant", choices=("P", "V"), default="P", help="functions for each record, or vectorised")
+    made.add_argument("--form", choices=("step", "fused"), default="step", help="a checkpoint per step, or one")
+    made.add_argument("--workers", type=int, default=2, help="processes")
+    made.add_argument("--shards", type=int, help="default: one for each process")
+    made.add_argument("--arrow-load", action="store_true", help="P: the last step takes Arrow blocks")
+    made.add_argument("--no-reads", dest="reads", action="store_false", help="P: no step says what it reads")
+    made.add_argument("--no-copy", dest="copy", action="store_false", help="leave the input where it is")
+    made.add_argument("--profile", type=Path, help="write a cProfile of the run here (use --workers 1)")
+    return made
+
+
+def main() -> None:
+    """Run it, perhaps under the profiler."""
+    began = time.time()
+    options = parser().parse_args()
+    if options.profile:
+        with cProfile.Profile() as profile:
+            summary = run(options)
+        profile.dump_stats(options.profile)
+    else:
+        summary = run(options)
+    summary["whole"] = round(time.time() - began, 3)
+    (options.out / "summary.json").write_text(json.dumps(summary))
+    print(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main()
