@@ -13,8 +13,8 @@ from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import FAILED_BEFORE, Outcome
 from batch_provider.engine.account import Closes
 from batch_provider.engine.block import OUTCOME_BITS
+from batch_provider.engine.joining import concat_by_name
 from batch_provider.engine.ports import GenerationStore
-from batch_provider.engine.rows import concat_by_name
 
 PART_ROWS = 50_000
 

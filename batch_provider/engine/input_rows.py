@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from batch_provider.domain.layout import Span
 from batch_provider.domain.outcome import Outcome
+from batch_provider.engine.joining import concat_as
 from batch_provider.engine.ports import MalformedRecord
-from batch_provider.engine.rows import ERROR_TYPE, concat_as
+from batch_provider.engine.rows import ERROR_TYPE
 
 
 def malformed_rows(records: Sequence[MalformedRecord], claim: str, at: datetime) -> pa.Table:

@@ -17,7 +17,6 @@ from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.domain.references import InputReference
 from batch_provider.domain.result import BatchJobResult
 from batch_provider.domain.tally import Tally
-from batch_provider.engine.invoke import RecordError
 
 
 class Clock(Protocol):
@@ -108,63 +107,6 @@ class ReferableSource(Source, Protocol):
         Raises:
             SourceError: it cannot be read, or not be referred to.
         """
-        ...
-
-
-class WriterSession(Protocol):
-    """One attempt's writes to a target that remembers which records it has."""
-
-    def has(self, record_id: int, consumed: int) -> bool:
-        """Whether the row of a record is committed, made from the upstream row of that epoch."""
-        ...
-
-    def write(
-        self, records: Sequence[dict[str, Any]], ids: Sequence[int], consumed: Sequence[int]
-    ) -> Mapping[int, RecordError]:
-        """Commit a group; returns by index the records that the target refused.
-
-        Raises:
-            FencedError: a later attempt has taken over.
-            StorageError: the target cannot be reached; nothing of the group is committed.
-        """
-        ...
-
-    def close(self) -> None:
-        """Let the target go."""
-        ...
-
-
-@runtime_checkable
-class Writer(Protocol):
-    """A target of records. A declared value: it is opened in the task, never at parse."""
-
-    def describe(self) -> str:
-        """For messages: never a secret."""
-        ...
-
-    def open(self, access: SourceAccess, instance: str, generation: str, claim: Claim) -> WriterSession:
-        """Fence earlier attempts, and find out what is written already."""
-        ...
-
-
-class GroupTransaction(AbstractContextManager[Any], Protocol):
-    """A connection whose transaction is committed at the end of a ``with``, or rolled back."""
-
-    def close(self) -> None:
-        """Let the database go."""
-        ...
-
-
-class Targets(Protocol):
-    """How a task reaches what it writes to."""
-
-    @property
-    def access(self) -> SourceAccess:
-        """Connections by their ids."""
-        ...
-
-    def transaction(self, conn_id: str) -> GroupTransaction:
-        """A connection for an aggregator that writes by itself."""
         ...
 
 

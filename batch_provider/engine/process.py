@@ -19,9 +19,10 @@ from batch_provider.engine.aggregate import AggregatorStep
 from batch_provider.engine.commit import Previous, commit_block
 from batch_provider.engine.fingerprint import fingerprint
 from batch_provider.engine.guard import Guard
-from batch_provider.engine.ports import Clock, ShardWork, Targets
+from batch_provider.engine.ports import Clock, ShardWork
 from batch_provider.engine.runners import make_runner
 from batch_provider.engine.sizing import BlockSizer
+from batch_provider.engine.targets import Targets
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from decimal import Decimal
 from numbers import Number
@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-
-from batch_provider.engine.kept import Kept, kept_column, kept_values
 
 ERROR_TYPE = pa.struct(
     [("type", pa.string()), ("message", pa.string()), ("c", pa.string()), ("at", pa.timestamp("us", "UTC"))]
@@ -212,93 +210,3 @@ def one_chunk(column: pa.ChunkedArray) -> pa.Array:
     """The column as one array."""
     combined = column.combine_chunks()
     return combined if isinstance(combined, pa.Array) else combined.chunk(0)
-
-
-def concat_by_name(tables: Sequence[pa.Table]) -> pa.Table:
-    """One table of several: columns by name, types widened, absent columns null.
-
-    Where two types have nothing in common the one of more rows wins; the other values move to ``_kept``.
-    """
-    if len(tables) == 1:
-        return tables[0]
-    kinds: dict[str, pa.DataType] = {}
-    losing: list[Kept] = [{} for _ in tables]
-    plain = list(tables)
-    for name in dict.fromkeys(name for table in tables for name in table.column_names):
-        kinds[name], losers = _joint_type(name, tables)
-        for number in losers:
-            table = plain[number]
-            for row, value in enumerate(to_python(table[name])):
-                if value is not None:
-                    losing[number].setdefault(row, {})[name] = value
-            empty = pa.nulls(table.num_rows, kinds[name])
-            plain[number] = table.set_column(table.column_names.index(name), name, empty)
-    return concat_as([_with_kept(table, kept) for table, kept in zip(plain, losing, strict=True)], kinds)
-
-
-def _joint_type(name: str, tables: Sequence[pa.Table]) -> tuple[pa.DataType, list[int]]:
-    """The type for a column of several tables, and the tables whose own has nothing in common with it."""
-    have = [number for number, table in enumerate(tables) if name in table.column_names]
-    kinds = {number: tables[number].schema.field(name).type for number in have}
-    rows: Counter[pa.DataType] = Counter()
-    for number, kind in kinds.items():
-        rows[kind] += tables[number].num_rows
-    joint = joint_type(rows)
-    return joint, [number for number, kind in kinds.items() if unify(joint, kind) != joint]
-
-
-def joint_type(rows: Counter[pa.DataType]) -> pa.DataType:
-    """The type for a column that has these types in so many rows; values of a type it does not hold are kept aside."""
-    joint, members = pa.null(), [pa.null()]
-    for kind, _ in rows.most_common():
-        wider = unify(joint, kind)
-        if wider is not None and all(unify(wider, member) == wider for member in [*members, kind]):
-            joint, members = wider, [*members, kind]
-    return joint
-
-
-def concat_as(tables: Sequence[pa.Table], kinds: Mapping[str, pa.DataType]) -> pa.Table:
-    """One table with columns of these types; a value that would lose by it (a large integer) moves to ``_kept``."""
-    fitted = [_fit(table, kinds) for table in tables]
-    names = dict.fromkeys([*kinds, *("_kept" for table in fitted if "_kept" in table.column_names)])
-    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in names])
-    return pa.concat_tables([conform(table, schema) for table in fitted])
-
-
-def _fit(table: pa.Table, kinds: Mapping[str, pa.DataType]) -> pa.Table:
-    kept: Kept = {}
-    for position, name in enumerate(table.column_names):
-        kind = kinds.get(name)
-        if kind is None or table.schema.field(name).type == kind:
-            continue
-        try:
-            array = table[name].cast(kind)
-        except pa.ArrowInvalid:
-            values = to_python(table[name])
-            array, bad = build_column(values, kind)
-            for row in bad:
-                kept.setdefault(row, {})[name] = values[row]
-        table = table.set_column(position, name, array)
-    return _with_kept(table, kept)
-
-
-def _with_kept(table: pa.Table, kept: Kept) -> pa.Table:
-    """``table`` with these values beside those it keeps already."""
-    if not kept:
-        return table
-    if "_kept" not in table.column_names:
-        return table.append_column("_kept", kept_column(kept, table.num_rows))
-    present = kept_values(table["_kept"])
-    joint = {row: {**kept.get(row, {}), **present.get(row, {})} for row in present.keys() | kept.keys()}
-    return table.set_column(table.column_names.index("_kept"), "_kept", kept_column(joint, table.num_rows))
-
-
-def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """``table`` with exactly the columns of ``schema``."""
-    columns = [
-        table[field.name].cast(field.type, safe=False)
-        if field.name in table.column_names
-        else pa.nulls(table.num_rows, field.type)
-        for field in schema
-    ]
-    return pa.table(columns, schema=schema)

@@ -7,8 +7,9 @@ from typing import Any
 from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.domain.spec import AggregatorSpec, JobSpec, StepSpec, WriterSpec
 from batch_provider.engine.aggregate import AggregatorStep
-from batch_provider.engine.ports import ShardWork, Targets, Writer
+from batch_provider.engine.ports import ShardWork
 from batch_provider.engine.record_step import RecordStep
+from batch_provider.engine.targets import Targets, Writer
 from batch_provider.engine.vector_step import VectorStep
 from batch_provider.engine.write_step import TransactionalStep, WriteStep
 

@@ -14,7 +14,7 @@ from batch_provider.domain.spec import AggregatorSpec, JobSpec, StepSpec
 from batch_provider.engine.aggregate import AggregatorStep
 from batch_provider.engine.block import Block, BlockResult
 from batch_provider.engine.invoke import PER_GROUP, UserFunction
-from batch_provider.engine.ports import GroupTransaction, WriterSession
+from batch_provider.engine.targets import GroupTransaction, WriterSession
 
 PER_TRANSACTION = (*PER_GROUP, "connection")
 

@@ -18,7 +18,7 @@ from batch_provider.domain.errors import CheckpointMissingError
 from batch_provider.domain.layout import FileRef, Span, tiles
 from batch_provider.domain.names import INPUT_PHASE, RESERVED_COLUMNS, SIDE_COLUMNS
 from batch_provider.domain.outcome import Outcome
-from batch_provider.engine.rows import concat_by_name
+from batch_provider.engine.joining import concat_by_name
 from batch_provider.storage.blobs import Blobs, LocalBlobs
 from batch_provider.storage.checkpoints import CheckpointFile, Footer, open_checkpoint
 

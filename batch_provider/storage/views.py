@@ -21,7 +21,7 @@ import pyarrow as pa
 from batch_provider.domain.names import INPUT_PHASE, SIDE_COLUMNS
 from batch_provider.domain.outcome import FAILED_BEFORE, Outcome
 from batch_provider.engine.block import OUTCOME_BITS
-from batch_provider.engine.rows import joint_type
+from batch_provider.engine.joining import joint_type
 from batch_provider.storage import view_sql
 from batch_provider.storage.generation import Generation
 from batch_provider.storage.relations import Relations

@@ -19,11 +19,12 @@ from batch_provider.domain.spec import JobSpec, StepSpec
 from batch_provider.engine.clock import SystemClock
 from batch_provider.engine.complete import complete
 from batch_provider.engine.invoke import UserFunction
+from batch_provider.engine.joining import concat_by_name
 from batch_provider.engine.kept import kept_values
 from batch_provider.engine.load import load_instance
 from batch_provider.engine.ports import Clock, Source, SourceAccess
 from batch_provider.engine.process import ShardTask, process_shard
-from batch_provider.engine.rows import concat_by_name, to_python
+from batch_provider.engine.rows import to_python
 from batch_provider.engine.stream import StreamTask, process_stream
 from batch_provider.storage.blobs import Blobs, MemoryBlobs
 from batch_provider.storage.completion import Completion

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from batch_provider.engine.joining import concat_by_name, conform
 from batch_provider.engine.kept import kept_values
-from batch_provider.engine.rows import build_column, concat_by_name, conform, one_chunk, scatter, to_python, unify
+from batch_provider.engine.rows import build_column, one_chunk, scatter, to_python, unify
 
 INDIA = timezone(timedelta(hours=5, minutes=30))
 

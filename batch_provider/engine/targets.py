@@ -1,0 +1,68 @@
+"""What the engine needs of the databases that records are written to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, runtime_checkable
+
+from batch_provider.domain.instance import Claim
+from batch_provider.engine.invoke import RecordError
+from batch_provider.engine.ports import SourceAccess
+
+
+class WriterSession(Protocol):
+    """One attempt's writes to a target that remembers which records it has."""
+
+    def has(self, record_id: int, consumed: int) -> bool:
+        """Whether the row of a record is committed, made from the upstream row of that epoch."""
+        ...
+
+    def write(
+        self, records: Sequence[dict[str, Any]], ids: Sequence[int], consumed: Sequence[int]
+    ) -> Mapping[int, RecordError]:
+        """Commit a group; returns by index the records that the target refused.
+
+        Raises:
+            FencedError: a later attempt has taken over.
+            StorageError: the target cannot be reached; nothing of the group is committed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let the target go."""
+        ...
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """A target of records. A declared value: it is opened in the task, never at parse."""
+
+    def describe(self) -> str:
+        """For messages: never a secret."""
+        ...
+
+    def open(self, access: SourceAccess, instance: str, generation: str, claim: Claim) -> WriterSession:
+        """Fence earlier attempts, and find out what is written already."""
+        ...
+
+
+class GroupTransaction(AbstractContextManager[Any], Protocol):
+    """A connection whose transaction is committed at the end of a ``with``, or rolled back."""
+
+    def close(self) -> None:
+        """Let the database go."""
+        ...
+
+
+class Targets(Protocol):
+    """How a task reaches what it writes to."""
+
+    @property
+    def access(self) -> SourceAccess:
+        """Connections by their ids."""
+        ...
+
+    def transaction(self, conn_id: str) -> GroupTransaction:
+        """A connection for an aggregator that writes by itself."""
+        ...
