@@ -72,6 +72,10 @@ def measure(command: Sequence[str], *, out: Path, cwd: Path, env: dict[str, str]
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+        except BaseException:  # interrupted: nothing may stay behind
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
     wall = time.perf_counter() - began
     stop.set()
     sampler.join()

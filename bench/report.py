@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import textwrap
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -131,9 +132,11 @@ def own_cost(found: Cells, key: str, records: int) -> float | None:
 
 
 def between(found: Cells, key: str, other: str, records: int) -> float | None:
-    """Wall time of one system over that of another, from medians."""
+    """Wall time of one system over that of another, each by its ratio to the baseline of its own rounds."""
     first, second = found.get((key, records)), found.get((other, records))
-    return first.wall / second.wall if first and second else None
+    if first is None or second is None or first.ratio is None or second.ratio is None:
+        return None
+    return first.ratio / second.ratio
 
 
 def targets(found: Cells) -> str:
@@ -216,7 +219,7 @@ def conditions(rows: list[Row]) -> str:
             "",
             "Not available, so not measured: " + "; ".join(f"`{k}`: {why}" for k, why in skipped.items()) + ".",
         ]
-    return "\n".join(text)
+    return "\n".join(textwrap.fill(line, 118, break_on_hyphens=False) for line in text)
 
 
 def plots(found: Cells) -> None:

@@ -33,7 +33,7 @@ def read(name: str) -> list[Row]:
 
 @dataclass(frozen=True)
 class Cell:
-    """The good runs of one system with one number of records, in the latest session that has any.
+    """The good runs of one system with one number of records, in the latest session that has undisturbed ones.
 
     Attributes:
         rows: the runs that count: those that other work left alone, or all if there is none such.
@@ -91,12 +91,12 @@ def cells(rows: Iterable[Row], *, status: bool = True) -> dict[tuple[str, int], 
     """(key, records) → its runs."""
     good = [row for row in rows if "wall" in row and not row["wrong"] and row["status"] == status]
     bases = {(row["session"], row["round"], row["records"], row["key"]): row for row in good}
-    latest: dict[tuple[str, int], int] = {}
+    latest: dict[tuple[str, int], tuple[bool, int]] = {}
     for row in good:
         place = (row["key"], row["records"])
-        latest[place] = max(latest.get(place, 0), row["session"])
+        latest[place] = max(latest.get(place, (False, 0)), (row["others"] <= CLEAN, row["session"]))
     found: dict[tuple[str, int], Cell] = {}
-    for (key, records), session in latest.items():
+    for (key, records), (_, session) in latest.items():
         own = tuple(r for r in good if (r["key"], r["records"], r["session"]) == (key, records, session))
         pairs = [(row, base) for row in own if (base := bases.get((session, row["round"], records, baseline_of(key))))]
         clean = tuple(row for row in own if row["others"] <= CLEAN) or own

@@ -13,6 +13,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import sys
 import time
 from dataclasses import asdict
@@ -159,6 +160,7 @@ def main() -> None:
         for entry in ENTRIES:
             print(f"{entry.key:22} {entry.title}")
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that everything is ended
     rows = measure_all(options)
     if rows:
         summarise(rows)
