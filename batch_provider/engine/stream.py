@@ -61,9 +61,15 @@ class _Piece:
     work: ShardWork
     span: Span
     file: FileRef | None
-    candidates: np.ndarray
+    chosen: np.ndarray | None
+    """Positions to look at; None: all of them, which takes no memory."""
     taken: np.ndarray = field(default_factory=lambda: np.empty(0, dtype=bool))
     errors: dict[int, RecordError] = field(default_factory=dict)
+
+    @property
+    def candidates(self) -> np.ndarray:
+        """The positions to look at."""
+        return np.arange(len(self.span)) if self.chosen is None else self.chosen
 
 
 class Records:
@@ -129,7 +135,7 @@ class _StreamRun:
         aggregator = self.step.aggregator
         if aggregator is not None and aggregator.on_redrive == "all" and any(len(p.candidates) for p in pieces):
             for piece in pieces:
-                piece.candidates = np.arange(len(piece.span))
+                piece.chosen = None
         return pieces
 
     def _pieces_of(self, work: ShardWork, committed: bool) -> Iterator[_Piece]:
@@ -142,7 +148,7 @@ class _StreamRun:
         for hole in gaps(work.shard.span, covered):
             for first in range(hole.first, hole.last + 1, BLOCK_ROWS):
                 span = Span(first, min(first + BLOCK_ROWS - 1, hole.last))
-                yield _Piece(work, span, None, np.arange(len(span)))
+                yield _Piece(work, span, None, None)
 
     def _call(self, pieces: list[_Piece]) -> tuple[RecordError | None, float]:
         """One call over all pieces, if it has records at all; what it raises fails every one of them."""
