@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from contextlib import suppress
 from email.message import EmailMessage
 from email.utils import localtime, make_msgid
 from typing import Any
@@ -32,26 +33,28 @@ async def send_mail(route: SmtpRoute, message: Message) -> None:
     client = aiosmtplib.SMTP(
         hostname=route.host,
         port=route.port,
-        username=route.login,
-        password=route.password,
         use_tls=route.security is Security.IMPLICIT_TLS,
         start_tls=route.security is Security.STARTTLS,
         tls_context=_tls_context(route),
         timeout=route.patience.timeout,
     )
     try:
-        await _hand_over(client, _mail(route, message))
+        await _hand_over(client, route, _mail(route, message))
     except (aiosmtplib.SMTPException, OSError) as error:
         raise _explained(route, error) from None
 
 
-async def _hand_over(client: aiosmtplib.SMTP, mail: EmailMessage) -> None:
-    connection: Any = None
+async def _hand_over(client: aiosmtplib.SMTP, route: SmtpRoute, mail: EmailMessage) -> None:
+    await client.connect()
+    connection: Any = client.transport
     try:
-        async with client:
-            connection = client.transport
-            await client.send_message(mail)
+        if route.login:
+            await client.login(route.login, route.password or "")
+        await client.send_message(mail)
+        with suppress(aiosmtplib.SMTPException, OSError):  # the mail is handed over already
+            await client.quit()
     finally:
+        client.close()
         if connection is not None:  # TLS says farewell for longer than the event loop of a callback lives
             connection.abort()
             await asyncio.sleep(0)

@@ -5,15 +5,16 @@ from __future__ import annotations
 from contextlib import closing, suppress
 
 import pyarrow as pa
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from batch_provider import AcceptPolicy
 from batch_provider.engine.kept import kept_values
 from batch_provider.engine.rows import to_python
 from batch_provider.storage.reading import ChainReader
 from batch_provider.storage.view import InstanceView
 from tests.builders import Killed
-from tests.properties.test_invariants import Killer, drifting_plans, few, job_of_plan, load
+from tests.properties.test_invariants import Killer, Plan, StepPlan, drifting_plans, few, job_of_plan, load
 
 FIXED = {"_id", "_kept", "outcome", "failed", "error_type", "error_message", "_line", "_raw"}
 
@@ -75,6 +76,13 @@ def check(run):
     shards=st.integers(1, 3),
     kills=st.lists(st.integers(0, 20), max_size=2),
     redrive=st.booleans(),
+)
+@example(
+    plan=Plan(6, (StepPlan(AcceptPolicy.ALL, None, frozenset({1, 5}), frozenset({1, 2}), frozenset(), "a", None),) * 2),
+    block_size=3,
+    shards=1,
+    kills=[],
+    redrive=True,
 )
 def test_views_agree_with_the_ledger_and_the_reader(plan, block_size, shards, kills, redrive):
     killer = Killer()

@@ -218,7 +218,9 @@ def test_no_secret_is_logged(mailbox, hook, connect, deadline_context, task_cont
     BatchNotifier(conn_id=["mail", "hook", "bad"])(task_context)
     output = capfd.readouterr()
     ours = [record.getMessage() for record in caplog.records if record.name not in ("mail.log", "werkzeug")]
-    seen = "\n".join(ours) + str(caught.value) + output.out + output.err
+    # Airflow's logging may print the lines of the tests' own servers too.
+    printed = [line for line in (output.out + output.err).splitlines() if "werkzeug" not in line]
+    seen = "\n".join([*ours, str(caught.value), *printed])
     for secret in (_TOKEN, "s3cret-path", PASSWORD, "wr0ng-pass"):
         assert secret not in seen
 

@@ -220,6 +220,7 @@ def test_rows_of_before_a_redrive_of_the_step_above_are_not_run(blobs):
     run.process(run.job.step("s1"), "01")
 
     assert [row["a"] for row in rows(run, "s1")] == [n * 10 for n in range(10)]
+    assert [row["_id"] for row in rows(run, "s2")] == list(range(10))
     stale = [row for row in rows(run, "s2") if row["outcome"] == "NOT_RUN"]
     assert [(row["_id"], row["n"], row["a"], row["failed"]) for row in stale] == [
         (1, None, None, False),
@@ -325,3 +326,20 @@ def test_kept_values_are_json_that_names_their_columns(blobs):
 
     [(kept,)] = ask(run, "SELECT _kept FROM s1 WHERE _kept IS NOT NULL")
     assert json.loads(kept) == {"n": 2}
+
+
+def test_values_kept_in_a_file_and_by_the_view_stand_side_by_side(blobs):
+    run = run_of(
+        (lambda record: {"n": f"<{record['n']}>"}, {"accept_expression": "n <> 2"}),
+        (lambda record, record_id: {"x": 5 if record_id < 3 else "text"}),
+        blobs=blobs,
+        shards=3,
+    )
+    run.process_all()
+
+    assert [json.loads(kept) for (kept,) in ask(run, "SELECT _kept FROM s2 WHERE _kept IS NOT NULL ORDER BY _id")] == [
+        {"x": 5},
+        {"x": 5},
+        {"n": 2, "x": 5},
+    ]
+    assert payloads(run, "s2") == run.output()
