@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from batch_provider.domain.accept import AcceptPolicy
 from batch_provider.domain.errors import InvalidExpressionError
 from batch_provider.domain.spec import JobSpec, StepSpec
 from batch_provider.engine.block import Block
-from batch_provider.engine.invoke import PER_RECORD, RecordError, UserFunction
+from batch_provider.engine.invoke import PER_RECORD, Calls, RecordError, UserFunction, no_cyclic_gc
 
 log = logging.getLogger(__name__)
 
@@ -110,9 +111,11 @@ class Acceptance:
     def _by_call(
         self, call: UserFunction, block: Block, positions: np.ndarray
     ) -> tuple[np.ndarray, dict[int, RecordError]]:
-        calls = call_for(call, block, positions, self._initial)
-        taken = [bool(value) for value in calls.returned]
-        errors = {int(positions[row]): error for row, error in calls.errors.items()}
+        taken: list[bool] = []
+        errors: dict[int, RecordError] = {}
+        for inside, calls in calls_for(call, block, positions, self._initial):
+            taken += map(bool, calls.returned)
+            errors.update({int(inside[row]): error for row, error in calls.errors.items()})
         return positions[np.array(taken, dtype=bool)], errors
 
 
@@ -126,10 +129,22 @@ def variables_text(job: JobSpec) -> str:
     return json.dumps(dict(job.variables), sort_keys=True)
 
 
-def call_for(function: UserFunction, block: Block, positions: np.ndarray, initial: str) -> Any:
-    """Call a per-record function with what its signature asks for."""
-    if not function.wants and function.is_plain:
-        return function.each(block.record_slices(positions))
+def calls_for(
+    function: UserFunction, block: Block, positions: np.ndarray, initial: str
+) -> Iterator[tuple[np.ndarray, Calls]]:
+    """Call a per-record function with what its signature asks for, a run of positions at a time.
+
+    What a run returned is the caller's before the next one begins, so it need not stay a Python object.
+    """
+    if function.wants or not function.is_plain:
+        yield positions, _call_with(function, block, positions, initial)
+        return
+    with no_cyclic_gc():
+        for inside, records in block.record_slices(positions):
+            yield inside, function.each(records)
+
+
+def _call_with(function: UserFunction, block: Block, positions: np.ndarray, initial: str) -> Calls:
     extras: list[dict[str, Any]] = [{} for _ in range(len(positions))]
     if "record_id" in function.wants:
         for extra, position in zip(extras, positions.tolist(), strict=True):

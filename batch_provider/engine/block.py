@@ -13,6 +13,7 @@ import pyarrow as pa
 from batch_provider.domain.layout import Span
 from batch_provider.domain.names import SIDE_COLUMNS
 from batch_provider.domain.outcome import FAILED_BEFORE, Outcome
+from batch_provider.engine.dicts import dict_maker
 from batch_provider.engine.invoke import RecordError
 from batch_provider.engine.kept import Kept, kept_values
 from batch_provider.engine.ports import GenerationReader
@@ -21,7 +22,10 @@ from batch_provider.engine.rows import one_chunk, to_python
 OUTCOME_BITS = FAILED_BEFORE - 1
 
 SLICE_ROWS = 16_384
-"""Rows that are Python objects at a time: bounds a task's memory whatever the size of a block."""
+"""Rows that are read at a time."""
+OBJECT_ROWS = 2_048
+"""Rows that are Python objects at a time: they stay in the processor's cache, and bound a task's memory whatever the
+size of a block (measured: a patch of seven keys made and taken apart costs 1.6 µs, in slices of 200,000 rows 2.1)."""
 
 
 def has_failed(status: np.ndarray) -> np.ndarray:
@@ -110,25 +114,24 @@ class Block:
             inside = positions[low:high]
             yield inside, rows if len(inside) == stop - start else rows.take(pa.array(inside - start))
 
-    def record_slices(self, positions: np.ndarray) -> Iterator[Iterator[dict[str, Any]]]:
-        """The payloads at ``positions`` as fresh dicts, made one at a time."""
+    def record_slices(self, positions: np.ndarray) -> Iterator[tuple[np.ndarray, Iterator[dict[str, Any]]]]:
+        """The payloads at ``positions`` as fresh dicts, made one at a time, a run of positions at a time."""
         for inside, rows in self._row_slices(positions, self._columns):
             payload = _payload_of(rows)
-            names = payload.column_names
-            if not names:
-                plain: Iterator[dict[str, Any]] = ({} for _ in range(len(inside)))
-            else:
-                values = zip(*map(to_python, payload.columns), strict=True)
-                plain = (dict(zip(names, row, strict=True)) for row in values)
+            make = dict_maker(tuple(payload.column_names))
             kept = kept_values(rows["_kept"]) if "_kept" in rows.column_names else {}
-            yield self._with_kept(kept, plain) if kept else plain
+            for start in range(0, len(inside), OBJECT_ROWS):
+                run = inside[start : start + OBJECT_ROWS]
+                columns = [to_python(column) for column in payload.slice(start, OBJECT_ROWS).columns]
+                plain = make(zip(*columns, strict=True) if columns else [()] * len(run))
+                yield run, self._with_kept(kept, start, plain) if kept else plain
 
     def records(self, positions: np.ndarray) -> list[dict[str, Any]]:
         """The payloads at ``positions`` as fresh dicts."""
-        return list(chain.from_iterable(self.record_slices(positions)))
+        return list(chain.from_iterable(records for _, records in self.record_slices(positions)))
 
-    def _with_kept(self, kept: Kept, plain: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for row, record in enumerate(plain):
+    def _with_kept(self, kept: Kept, start: int, plain: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for row, record in enumerate(plain, start=start):
             own = kept.get(row, {})
             yield record | {name: own[name] for name in own if self._columns is None or name in self._columns}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from batch_provider.domain.spec import StepSpec
 from batch_provider.engine.block import Block
 from batch_provider.engine.invoke import RecordError
 from batch_provider.engine.kept import kept_column, kept_values
-from batch_provider.engine.rows import build_column, scatter, to_python, unify
+from batch_provider.engine.rows import Bad, build_column, scatter, to_python, unify
 
 Patch = Mapping[str, Any]
 
@@ -33,8 +33,6 @@ class PatchWriter:
 
     def check(self, returned: Sequence[Any], positions: np.ndarray) -> tuple[list[Patch], dict[int, RecordError]]:
         """The patches among what was returned (``{}`` for None), and an error for anything else."""
-        if (quick := self._all_good(returned)) is not None:
-            return quick, {}
         errors: dict[int, RecordError] = {}
         patches: list[Patch] = []
         replace = self._step.output == "replace"
@@ -52,55 +50,59 @@ class PatchWriter:
             errors[int(positions[index])] = RecordError("InvalidPatchError", message)
         return patches, errors
 
-    def _all_good(self, returned: Sequence[Any]) -> list[Patch] | None:
-        """The patches, if nothing is wrong with any: each different tuple of keys is looked at once.
-
-        Passes over the block run in C; looking at every key of every patch took 30 % of a step (docs/performance.md).
-        """
-        kinds = set(map(type, returned))
-        if not kinds <= {dict, type(None)}:
-            return None
-        for shape in set(map(tuple, filter(None, returned))) - self._good_shapes:
-            if _problem(dict.fromkeys(shape)) is not None:
-                return None
-            self._good_shapes.add(shape)
-        return [value or {} for value in returned] if type(None) in kinds else list(returned)
+    def on(self, block: Block) -> BlockPatches:
+        """Begin with a block."""
+        return BlockPatches(self, block)
 
     def columns(
         self, block: Block, patches: Sequence[Patch], positions: np.ndarray
     ) -> tuple[dict[str, pa.Array], dict[int, RecordError]]:
-        """New and changed columns of the block, and the records whose values cannot stand in them.
+        """New and changed columns of the block, and the records whose values cannot stand in them."""
+        applied = self.on(block)
+        applied.add(patches, positions)
+        return applied.columns(), applied.errors
 
-        A record with one bad value fails whole: none of its patch is applied.
+    def types_of(self, columns: Mapping[str, pa.Array]) -> None:
+        """Remember the types of these columns for what comes next."""
+        self._types.update({name: column.type for name, column in columns.items()})
+
+    def transposed(self, patches: Sequence[Any]) -> dict[str, list[Any]] | None:
+        """The values of patches that all have the same keys, by key; None if they have not, or something is wrong.
+
+        Every step's usual case: nothing looks at a key of a patch but the list comprehensions (docs/performance.md).
         """
-        bad: dict[int, RecordError] = {}
-        while True:
-            kept, at = patches, positions
-            if bad:
-                good = [index for index, position in enumerate(positions.tolist()) if position not in bad]
-                kept, at = [patches[index] for index in good], positions[good]
-            columns, found = self._build(block, kept, at)
-            if not found:
-                return columns, bad
-            bad.update(found)
+        if set(map(type, patches)) != {dict}:
+            return None
+        names = tuple(patches[0])
+        if names not in self._good_shapes:
+            if _problem(dict.fromkeys(names)) is not None:
+                return None
+            self._good_shapes.add(names)
+        if sum(map(len, patches)) != len(names) * len(patches):
+            return None
+        try:
+            return {name: [patch[name] for patch in patches] for name in names}
+        except KeyError:
+            return None
 
-    def _build(
-        self, block: Block, patches: Sequence[Patch], positions: np.ndarray
-    ) -> tuple[dict[str, pa.Array], dict[int, RecordError]]:
-        columns: dict[str, pa.Array] = {}
+    def build(
+        self, columns: Iterable[tuple[str, Sequence[Any], np.ndarray]]
+    ) -> tuple[dict[str, tuple[np.ndarray, pa.Array]], dict[int, RecordError]]:
+        """Arrow columns of (name, values, positions), and the positions whose values cannot stand in them."""
+        built: dict[str, tuple[np.ndarray, pa.Array]] = {}
         bad: dict[int, RecordError] = {}
-        kept = {at: dict(values) for at, values in block.kept.items()}
-        for name, values, at in _by_column(patches, positions):
+        for name, values, at in columns:
             array, problems = build_column(values, self._types.get(name))
             for index, why in problems.items():
                 bad.setdefault(int(at[index]), RecordError("FieldTypeError", f"field {name!r}: {why}"))
-            if not bad:
-                columns[name] = self._whole_column(block, name, array, at, kept)
-        if not bad:
-            self._types.update({name: column.type for name, column in columns.items()})
-            if kept != block.stored_kept:
-                columns["_kept"] = kept_column(kept, len(block))
-        return columns, bad
+            built[name] = (at, array)
+        return built, bad
+
+    def whole(
+        self, block: Block, pieces: Mapping[str, tuple[np.ndarray, pa.Array]], kept: dict[int, dict[str, Any]]
+    ) -> dict[str, pa.Array]:
+        """Columns with a value for every record of the block; ``kept`` takes the values that lose their place."""
+        return {name: self._whole_column(block, name, array, at, kept) for name, (at, array) in pieces.items()}
 
     def _whole_column(
         self, block: Block, name: str, array: pa.Array, at: np.ndarray, kept: dict[int, dict[str, Any]]
@@ -165,14 +167,101 @@ class PatchWriter:
         return frozenset(gone)
 
 
+class BlockPatches:
+    """The patches of one block, taken run by run: what has become Arrow needs no Python objects any more.
+
+    Attributes:
+        errors: the records that returned no patch, or one that cannot stand. Such a record fails whole: none of its
+            patch is applied.
+    """
+
+    def __init__(self, writer: PatchWriter, block: Block) -> None:
+        self._writer, self._block = writer, block
+        self._pieces: dict[str, list[tuple[np.ndarray, pa.Array]]] = {}
+        self.errors: dict[int, RecordError] = {}
+
+    def take(self, returned: Sequence[Any], positions: np.ndarray) -> None:
+        """Add what the function returned for the records at ``positions``: patches, None, or what is no patch."""
+        if type(None) in set(map(type, returned)):
+            present = np.fromiter((value is not None for value in returned), bool, len(returned))
+            positions = positions[present]
+            returned = [value for value in returned if value is not None]
+        if not returned:
+            return
+        if (columns := self._writer.transposed(returned)) is not None and self._built(
+            (name, values, positions) for name, values in columns.items()
+        ):
+            return
+        patches, errors = self._writer.check(returned, positions)
+        self.errors.update(errors)
+        self.add(patches, positions)
+
+    def add(self, patches: Sequence[Patch], positions: np.ndarray) -> None:
+        """Add checked patches."""
+        while True:
+            good = [index for index, position in enumerate(positions.tolist()) if position not in self.errors]
+            kept, at = patches, positions
+            if len(good) < len(positions):
+                kept, at = [patches[index] for index in good], positions[good]
+            if self._built(_by_column(kept, at), self.errors):
+                return
+
+    def _built(
+        self, columns: Iterable[tuple[str, Sequence[Any], np.ndarray]], errors: dict[int, RecordError] | None = None
+    ) -> bool:
+        """Make the columns of a run; False, and nothing is kept of it, if a value cannot stand in one."""
+        built, bad = self._writer.build(columns)
+        if errors is not None:
+            errors.update(bad)
+        if bad:
+            return False
+        for name, piece in built.items():
+            self._pieces.setdefault(name, []).append(piece)
+        self._writer.types_of({name: array for name, (_, array) in built.items()})
+        return True
+
+    def columns(self) -> dict[str, pa.Array]:
+        """New and changed columns, with a value for every record of the block; its records may still fail by it."""
+        while True:
+            joined = {name: _joined(pieces) for name, pieces in self._pieces.items()}
+            bad = {
+                int(at[index]): RecordError("FieldTypeError", f"field {name!r}: {why}")
+                for name, (at, _, problems) in joined.items()
+                for index, why in problems.items()
+            }
+            if not bad:
+                break
+            self.errors.update(bad)
+            self._pieces = {name: [_without(at, array, bad)] for name, (at, array, _) in joined.items()}
+        kept = {at: dict(values) for at, values in self._block.kept.items()}
+        columns = self._writer.whole(self._block, {name: (at, array) for name, (at, array, _) in joined.items()}, kept)
+        self._writer.types_of(columns)
+        if kept != self._block.stored_kept:
+            columns["_kept"] = kept_column(kept, len(self._block))
+        return columns
+
+
+def _joined(pieces: Sequence[tuple[np.ndarray, pa.Array]]) -> tuple[np.ndarray, pa.Array, Bad]:
+    """Runs of one column as one; a later run may have widened the type."""
+    if len(pieces) == 1:
+        return (*pieces[0], {})
+    at = np.concatenate([positions for positions, _ in pieces])
+    arrays = [array for _, array in pieces]
+    target = arrays[-1].type
+    try:
+        return at, pa.concat_arrays([array if array.type == target else array.cast(target) for array in arrays]), {}
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # an integer beyond a float's precision, for example
+        return at, *build_column([value for array in arrays for value in to_python(array)])
+
+
+def _without(at: np.ndarray, array: pa.Array, bad: Container[int]) -> tuple[np.ndarray, pa.Array]:
+    fine = np.array([position not in bad for position in at.tolist()], dtype=bool)
+    return at[fine], array.filter(pa.array(fine))
+
+
 def _by_column(patches: Sequence[Patch], positions: np.ndarray) -> Iterator[tuple[str, Sequence[Any], np.ndarray]]:
     """Each key with its values and the positions of the records that have it."""
     shapes = set(map(tuple, patches))
-    if len(shapes) == 1:  # every patch has the same keys in the same order: a transposition
-        values: Any = dict.values if {*map(type, patches)} == {dict} else Mapping.values
-        columns = zip(*map(values, patches), strict=True)
-        yield from ((name, values, positions) for name, values in zip(shapes.pop(), columns, strict=True))
-        return
     for name in dict.fromkeys(key for shape in sorted(shapes) for key in shape):
         has = [index for index, patch in enumerate(patches) if name in patch]
         yield name, [patches[index][name] for index in has], positions[has]

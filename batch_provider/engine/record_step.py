@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,10 @@ import pyarrow as pa
 from batch_provider.domain.layout import Span
 from batch_provider.domain.outcome import Outcome
 from batch_provider.domain.spec import JobSpec, StepSpec
-from batch_provider.engine.accept import Acceptance, call_for, variables_text
+from batch_provider.engine.accept import Acceptance, calls_for, variables_text
 from batch_provider.engine.block import Block, BlockResult
-from batch_provider.engine.invoke import PER_RECORD, Calls, UserFunction
-from batch_provider.engine.patches import PatchWriter, whole_payloads
+from batch_provider.engine.invoke import PER_RECORD, UserFunction
+from batch_provider.engine.patches import BlockPatches, PatchWriter, whole_payloads
 from batch_provider.engine.ports import GenerationReader
 from batch_provider.engine.rows import scatter
 
@@ -52,42 +52,46 @@ class RecordStep:
         result = BlockResult(outcome=np.zeros(len(block), dtype=np.uint8))
         result.outcome[candidates] = Outcome.SKIPPED
         accepted, result.errors = self._accept.of(block, candidates)
-        calls = call_for(self.function, block, accepted, self._initial)
-        result.call_seconds = calls.seconds
-        result.errors.update({int(accepted[row]): error for row, error in calls.errors.items()})
-        self._apply(block, accepted, calls, result)
+        patches = self._patches.on(block)
+        returned: list[Any] = []
+        seconds: list[np.ndarray] = []
+        variables: dict[int, str] = {}
+        for positions, calls in calls_for(self.function, block, accepted, self._initial):
+            seconds.append(calls.seconds)
+            result.errors.update({int(positions[row]): error for row, error in calls.errors.items()})
+            variables.update({int(positions[row]): text for row, text in calls.variables.items()})
+            if self.step.output == "replace":
+                returned += calls.returned
+            else:
+                patches.take(calls.returned, positions)
+        result.call_seconds = np.concatenate(seconds) if seconds else result.call_seconds
+        replaced = self._replace(returned, accepted, patches) if self.step.output == "replace" else _NOBODY
+        result.columns = patches.columns()
+        result.errors.update(patches.errors)
+        if self.step.drop or len(replaced):
+            fine = np.array([p for p in accepted.tolist() if p not in result.errors], dtype=np.int64)
+            result.dropped = self._patches.cut(block, result.columns, fine, np.intersect1d(replaced, fine))
+        if variables:
+            result.columns["_vars"] = _variables(block, variables, result)
         result.outcome[accepted] = Outcome.SUCCEEDED
         result.outcome[list(result.errors)] = Outcome.FAILED
         return result
 
-    def _apply(self, block: Block, accepted: np.ndarray, calls: Calls, result: BlockResult) -> None:
-        returned = calls.returned
-        if any(value is not None for value in returned) or self.step.output == "replace":
-            patches, errors = self._patches.check(returned, accepted)
-            result.errors.update(errors)
-        else:
-            patches = [{}] * len(returned)  # the common case of a step that only checks
-        good = list(range(len(returned)))
-        if result.errors:
-            good = [row for row, position in enumerate(accepted.tolist()) if position not in result.errors]
-        replacing = [row for row in good if returned[row] is not None] if self.step.output == "replace" else []
-        for row, patch in zip(replacing, whole_payloads([patches[row] for row in replacing]), strict=True):
-            patches[row] = patch
-        kept, at = (patches, accepted) if len(good) == len(patches) else ([patches[r] for r in good], accepted[good])
-        columns, bad = self._patches.columns(block, kept, at)
-        result.errors.update(bad)
-        result.columns = columns
-        if self.step.drop or self.step.output == "replace":
-            fine = [row for row, position in enumerate(at.tolist()) if position not in bad]
-            positions = (int(accepted[row]) for row in replacing)
-            replaced = np.array([position for position in positions if position not in bad], dtype=np.int64)
-            result.dropped = self._patches.cut(block, columns, at[fine], replaced)
-        if calls.variables:
-            result.columns["_vars"] = _variables(block, accepted, calls, result)
+    def _replace(self, returned: Sequence[Any], accepted: np.ndarray, patches: BlockPatches) -> np.ndarray:
+        """Take returned dicts as whole payloads; returns the positions that have one."""
+        present = [row for row, value in enumerate(returned) if value is not None]
+        payloads, errors = self._patches.check([returned[row] for row in present], accepted[present])
+        patches.errors.update(errors)
+        good = [row for row, position in enumerate(accepted[present].tolist()) if position not in errors]
+        replaced: np.ndarray = accepted[present][good]
+        patches.add(whole_payloads([payloads[row] for row in good]), replaced)
+        return replaced
 
 
-def _variables(block: Block, accepted: np.ndarray, calls: Calls, result: BlockResult) -> pa.Array:
-    changed = {int(accepted[row]): text for row, text in calls.variables.items()}
+_NOBODY = np.empty(0, dtype=np.int64)
+
+
+def _variables(block: Block, changed: Mapping[int, str], result: BlockResult) -> pa.Array:
     kept = {position: text for position, text in changed.items() if position not in result.errors}
     base = block.column("_vars")
     return scatter(

@@ -167,7 +167,7 @@ class _StreamRun:
     def _records(self, pieces: list[_Piece]) -> Iterator[dict[str, Any]]:
         for piece in pieces:
             self._look()
-            for records in self._block(piece).record_slices(np.flatnonzero(piece.taken)):
+            for _, records in self._block(piece).record_slices(np.flatnonzero(piece.taken)):
                 yield from records
 
     def _block(self, piece: _Piece) -> Block:
