@@ -176,6 +176,22 @@ class CorruptCheckpointError(StorageError):
         self.name, self.reason = name, reason
 
 
+class OlderGenerationError(StorageError):
+    """A target holds what an older generation of the instance wrote, and would hold it twice."""
+
+    retryable = False
+
+    def __init__(self, target: str, instance: str, step: str, generation: str) -> None:
+        BatchError.__init__(
+            self,
+            f"Step {step!r} has written records of instance {instance!r} to {target} in generation {generation}; "
+            f"mode='insert' would write them again, so nothing was written now. Give SqlTable a key= (rows are "
+            f"updated) or mode='replace_run' (rows of older generations are deleted first). Or delete those rows by "
+            f"hand, then those of this instance and step in the table _batch_commits, and clear this task.",
+        )
+        self.target, self.instance, self.step, self.generation = target, instance, step, generation
+
+
 class StopProcessingError(BatchError):
     """The engine decided to stop at a block boundary; everything done so far is kept."""
 

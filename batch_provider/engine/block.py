@@ -126,6 +126,19 @@ class Block:
                 plain = make(zip(*columns, strict=True) if columns else [()] * len(run))
                 yield run, self._with_kept(kept, start, plain) if kept else plain
 
+    def payload(self, positions: np.ndarray) -> tuple[pa.Table, Kept]:
+        """The payload at ``positions`` (ascending), and by row the values that cannot stand in their column."""
+        first, last = int(positions[0]), int(positions[-1])
+        rows = self._upstream.read(Span(self.span.first + first, self.span.first + last), self._columns)
+        self.bytes_read += rows.nbytes
+        if len(positions) <= last - first:
+            rows = rows.take(pa.array(positions - first))
+        kept = kept_values(rows["_kept"]) if "_kept" in rows.column_names else {}
+        wanted = self._columns
+        if wanted is not None:
+            kept = {row: {n: v for n, v in values.items() if n in wanted} for row, values in kept.items()}
+        return _payload_of(rows), {row: values for row, values in kept.items() if values}
+
     def records(self, positions: np.ndarray) -> list[dict[str, Any]]:
         """The payloads at ``positions`` as fresh dicts."""
         return list(chain.from_iterable(records for _, records in self.record_slices(positions)))

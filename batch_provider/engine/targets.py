@@ -4,11 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
+
+import pyarrow as pa
 
 from batch_provider.domain.instance import Claim
 from batch_provider.engine.invoke import RecordError
+from batch_provider.engine.kept import Kept
 from batch_provider.engine.ports import SourceAccess
+from batch_provider.engine.rows import to_python
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Records to write.
+
+    Attributes:
+        ids: of the records.
+        consumed: the epoch of the upstream row that each was made from.
+        table: their payload, a row for each.
+        kept: row → values that cannot stand in their column of the table (ADR 0007).
+    """
+
+    ids: Sequence[int]
+    consumed: Sequence[int]
+    table: pa.Table
+    kept: Kept = field(default_factory=dict)
+
+    def records(self, indexes: Sequence[int]) -> list[dict[str, Any]]:
+        """The payloads of some of them as dicts."""
+        table = self.table.take(pa.array(indexes, pa.int64()))
+        values = zip(*map(to_python, table.columns), strict=True) if table.num_columns else [()] * len(indexes)
+        names = table.column_names
+        return [
+            dict(zip(names, row, strict=True)) | self.kept.get(index, {})
+            for index, row in zip(indexes, values, strict=True)
+        ]
 
 
 class WriterSession(Protocol):
@@ -18,9 +50,7 @@ class WriterSession(Protocol):
         """Whether the row of a record is committed, made from the upstream row of that epoch."""
         ...
 
-    def write(
-        self, records: Sequence[dict[str, Any]], ids: Sequence[int], consumed: Sequence[int]
-    ) -> Mapping[int, RecordError]:
+    def write(self, rows: Rows) -> Mapping[int, RecordError]:
         """Commit a group; returns by index the records that the target refused.
 
         Raises:

@@ -14,7 +14,7 @@ from batch_provider.domain.spec import AggregatorSpec, JobSpec, StepSpec
 from batch_provider.engine.aggregate import AggregatorStep
 from batch_provider.engine.block import Block, BlockResult
 from batch_provider.engine.invoke import PER_GROUP, UserFunction
-from batch_provider.engine.targets import GroupTransaction, WriterSession
+from batch_provider.engine.targets import GroupTransaction, Rows, WriterSession
 
 PER_TRANSACTION = (*PER_GROUP, "connection")
 
@@ -62,7 +62,8 @@ class WriteStep(AggregatorStep):
         for start in range(0, len(pending), self.size):
             group = pending[start : start + self.size]
             began = perf_counter()
-            errors = session.write(block.records(group), (group + first).tolist(), consumed[group].tolist())
+            table, kept = block.payload(group)
+            errors = session.write(Rows((group + first).tolist(), consumed[group].tolist(), table, kept))
             result.errors.update({int(group[row]): error for row, error in errors.items()})
             seconds += [(perf_counter() - began) / len(group)] * len(group)
         result.call_seconds = np.array(seconds)

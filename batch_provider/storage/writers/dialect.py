@@ -46,20 +46,27 @@ class Dialect:
             return value.isoformat(" ") if isinstance(value, datetime) else value.isoformat()
         return str(value) if isinstance(value, (Decimal, timedelta)) else value
 
-    def insert(self, table: str, columns: Sequence[str], key: Sequence[str] | None) -> str:
+    def insert(self, table: str, columns: Sequence[str], key: Sequence[str]) -> str:
         """Insert a row; with a key, update the row that has it."""
-        names = ", ".join(map(quoted, columns))
         marks = ", ".join([self.mark] * len(columns))
-        text = f"INSERT INTO {quoted_table(table)} ({names}) VALUES ({marks})"
-        if not key:
-            return text
-        changed = [name for name in columns if name not in key]
-        action = (
-            "NOTHING"
-            if not changed
-            else "UPDATE SET " + ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in changed)
-        )
-        return f"{text} ON CONFLICT ({', '.join(map(quoted, key))}) DO {action}"
+        return f"{_into(table, columns)} VALUES ({marks}){_on_conflict(columns, key)}"
+
+    def insert_select(self, table: str, columns: Sequence[str], key: Sequence[str], query: str) -> str:
+        """Insert the rows of a query, given without its SELECT; with a key, update those that are there."""
+        return f"{_into(table, columns)} SELECT {query}{_on_conflict(columns, key)}"
+
+
+def _into(table: str, columns: Sequence[str]) -> str:
+    return f"INSERT INTO {quoted_table(table)} ({', '.join(map(quoted, columns))})"
+
+
+def _on_conflict(columns: Sequence[str], key: Sequence[str]) -> str:
+    if not key:
+        return ""
+    changed = [name for name in columns if name not in key]
+    updates = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in changed)
+    action = f"UPDATE SET {updates}" if changed else "NOTHING"
+    return f" ON CONFLICT ({', '.join(map(quoted, key))}) DO {action}"
 
 
 SQLITE = Dialect("sqlite", "?", "BEGIN IMMEDIATE", "")
@@ -91,3 +98,24 @@ def quoted(name: str) -> str:
 def quoted_table(table: str) -> str:
     """A table's name, with its schema if it has one."""
     return ".".join(map(quoted, table.split(".")))
+
+
+_DRIVERS = ("sqlite3", "psycopg2", "psycopg")
+_RECORD_ERRORS = {"IntegrityError", "DataError", "ProgrammingError", "InterfaceError", "NotSupportedError"}
+
+
+def is_of_the_driver(error: BaseException) -> bool:
+    """Whether a database driver raised it."""
+    return any(kind.__module__.partition(".")[0] in _DRIVERS for kind in type(error).__mro__)
+
+
+def sqlstate(error: BaseException) -> str:
+    """PostgreSQL's code of an error; empty for others."""
+    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
+
+
+def is_of_the_record(error: Exception) -> bool:
+    """Whether a record is to blame, and not the statement (SQLSTATE 42: no such table or column) or the server."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    own = isinstance(error, (OverflowError, ValueError)) and not is_of_the_driver(error)
+    return own or (is_of_the_driver(error) and not sqlstate(error).startswith("42") and bool(names & _RECORD_ERRORS))

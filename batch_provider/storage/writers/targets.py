@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from batch_provider.engine.ports import SourceAccess
-from batch_provider.storage.writers.sql_table import ConnectionTransaction
+from batch_provider.storage.writers.transactions import ConnectionTransaction
 
 
 @dataclass(frozen=True)

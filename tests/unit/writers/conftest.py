@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 from contextlib import closing
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -73,14 +74,44 @@ class Database:
         return sorted(self.run(f"SELECT * FROM {table}"))
 
 
+class PostgresDatabase(Database):
+    """A database of the tests' server; its sessions are not in UTC."""
+
+    def __init__(self, port, database, role="postgres"):
+        import psycopg
+
+        self.database, self._port = database, port
+        super().__init__("postgres", lambda: psycopg.connect(
+            host="127.0.0.1", port=port, user=role, dbname=database, options="-c timezone=America/New_York"
+        ))  # fmt: skip
+
+    def as_role(self, role):
+        return PostgresDatabase(self._port, self.database, role)
+
+
+def new_database(port):
+    psycopg = pytest.importorskip("psycopg")
+    name = f"t{uuid4().hex}"
+    with psycopg.connect(host="127.0.0.1", port=port, user="postgres", autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+    return PostgresDatabase(port, name)
+
+
+@pytest.fixture
+def postgres_database(request):
+    """An empty PostgreSQL database."""
+    return new_database(request.getfixturevalue("postgres"))
+
+
+@pytest.fixture(scope="module")
+def shared_database(request):
+    """One PostgreSQL database for all tests of a module."""
+    return new_database(request.getfixturevalue("postgres"))
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request, tmp_path):
     """An empty database, once of each kind."""
     if request.param == "sqlite":
-        return Database("sqlite", lambda: sqlite3.connect(tmp_path / "warehouse.db"))
-    psycopg = pytest.importorskip("psycopg")
-    port = request.getfixturevalue("postgres")
-    name = f"t{abs(hash(request.node.nodeid))}"
-    with psycopg.connect(host="127.0.0.1", port=port, user="postgres", autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name}")
-    return Database("postgres", lambda: psycopg.connect(host="127.0.0.1", port=port, user="postgres", dbname=name))
+        return Database("sqlite", lambda: sqlite3.connect(tmp_path / "warehouse.db", check_same_thread=False))
+    return request.getfixturevalue("postgres_database")
