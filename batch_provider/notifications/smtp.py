@@ -30,7 +30,7 @@ async def send_mail(route: SmtpRoute, message: Message) -> None:
         AlertUndeliveredError: if the server cannot be reached or answers 4xx: try later.
         AlertRefusedError: if it refuses the login, the addresses or the mail.
     """
-    client = aiosmtplib.SMTP(
+    client = _Client(
         hostname=route.host,
         port=route.port,
         use_tls=route.security is Security.IMPLICIT_TLS,
@@ -44,10 +44,23 @@ async def send_mail(route: SmtpRoute, message: Message) -> None:
         raise _explained(route, error) from None
 
 
-async def _hand_over(client: aiosmtplib.SMTP, route: SmtpRoute, mail: EmailMessage) -> None:
-    await client.connect()
-    connection: Any = client.transport
+class _Client(aiosmtplib.SMTP):
+    """A client whose closing is the end: TLS says farewell for longer than the event loop of a callback lives.
+
+    aiosmtplib closes by itself when the server refuses it, a login or a greeting, so closing is where it must end.
+    """
+
+    def close(self) -> None:
+        """Close the connection, and wait for no farewell of the server's."""
+        connection: Any = self.transport
+        super().close()
+        if connection is not None:
+            connection.abort()
+
+
+async def _hand_over(client: _Client, route: SmtpRoute, mail: EmailMessage) -> None:
     try:
+        await client.connect()
         if route.login:
             await client.login(route.login, route.password or "")
         await client.send_message(mail)
@@ -55,9 +68,7 @@ async def _hand_over(client: aiosmtplib.SMTP, route: SmtpRoute, mail: EmailMessa
             await client.quit()
     finally:
         client.close()
-        if connection is not None:  # TLS says farewell for longer than the event loop of a callback lives
-            connection.abort()
-            await asyncio.sleep(0)
+        await asyncio.sleep(0)  # the connection goes in the loop's next turn
 
 
 def _mail(route: SmtpRoute, message: Message) -> EmailMessage:

@@ -60,6 +60,13 @@ def every_log_line(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.fixture
+def speechless_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests' own servers log what they are asked for; who looks for secrets must see the product's lines only."""
+    for name in ("mail.log", "werkzeug"):
+        monkeypatch.setattr(logging.getLogger(name), "disabled", True)
+
+
+@pytest.fixture
 def deadline_context() -> dict[str, Any]:
     """What the scheduler sends to the triggerer when a deadline has passed (Airflow 3.3.2, shortened)."""
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -71,6 +72,29 @@ def mail_server(certificate: Path, *, implicit_tls: bool = False, plain: bool = 
         yield server
     finally:
         controller.stop()
+
+
+@contextmanager
+def silent_server(certificate: Path, greeting: bytes) -> Iterator[int]:
+    """A server with TLS from the first byte that says one line and nothing more, no farewell either; its port."""
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate)
+    left = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with tls.wrap_socket(connection, server_side=True) as wrapped:
+            wrapped.sendall(greeting)
+            left.wait(10)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            left.set()
+            thread.join()
 
 
 def _authenticate(server, session, envelope, mechanism, data) -> AuthResult:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -8,7 +9,7 @@ from batch_provider.notifications.delivery import deliver
 from batch_provider.notifications.errors import AlertRefusedError, AlertUndeliveredError
 from batch_provider.notifications.message import Message
 from batch_provider.notifications.routes import Patience, Security, SmtpRoute
-from tests.unit.notifications.servers import LOGIN, PASSWORD, mail_server
+from tests.unit.notifications.servers import LOGIN, PASSWORD, mail_server, silent_server
 
 _MESSAGE = Message("Late: 航班", "Naïve text\n", {})
 
@@ -79,6 +80,14 @@ def test_a_refused_mail_is_not_sent_again(mail, caplog):
     with pytest.raises(AlertRefusedError, match="code 554"):
         _send(_route(mail.port))
     assert "Alert, try" not in caplog.text
+
+
+def test_no_connection_is_left_to_a_server_that_says_no_farewell(trusted):
+    """TLS would wait 30 s for it, in an event loop that has ended by then; a connection left open is a warning."""
+    with silent_server(trusted, b"554 Go away\r\n") as port:
+        with pytest.raises(AlertRefusedError, match="code 554"):
+            _send(_route(port, security=Security.IMPLICIT_TLS))
+        gc.collect()
 
 
 def test_an_absent_server_is_tried_as_often_as_allowed(caplog):
