@@ -48,6 +48,7 @@ class BatchJob(JobNode):
         sla: how long an instance may take, from the start of its load, or of the rerun.
         on_sla: ``alert`` says so and goes on; ``stop`` stops at the next block boundary, and a rerun carries on.
         max_records: more than these in the input fail the load.
+        max_redrives: a record that failed in so many redrives of a step is not tried again; None: any number.
         variables: what every record's variables start with.
         alert_conn_id: Airflow connection (smtp or http) for the alerts the job sends by itself: it is late and
             ``on_sla`` is ``alert``, or records failed under ``max_failed_records=-1``.
@@ -71,6 +72,7 @@ class BatchJob(JobNode):
         sla: timedelta | None = None,
         on_sla: str = "alert",
         max_records: int | None = None,
+        max_redrives: int | None = None,
         variables: Mapping[str, Any] | None = None,
         alert_conn_id: str | None = None,
         job_instance_id: str | None = None,
@@ -92,6 +94,7 @@ class BatchJob(JobNode):
                 sla=sla,
                 on_sla=on_sla,
                 max_records=max_records,
+                max_redrives=max_redrives,
                 variables=variables or {},
                 alert_conn_id=alert_conn_id,
             )
@@ -113,6 +116,7 @@ class BatchJob(JobNode):
         reads: Iterable[str] | None = None,
         drop: Iterable[str] = (),
         output: str = "patch",
+        on_code_change: str = "keep",
         retries: int = 0,
         retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
         retry_delay: float | timedelta = 0.1,

@@ -10,7 +10,9 @@ from typing import Any
 from batch_provider.domain.errors import InvalidExpressionError, InvalidOptionError
 from batch_provider.domain.spec import AggregatorSpec, CallPolicy, SqlSpec, StepSpec, WriterSpec
 
-_STEP_OPTIONS = frozenset({"accept_policy", "accept_expression", "reads", "drop", "output", "vectorised"})
+_STEP_OPTIONS = frozenset(
+    {"accept_policy", "accept_expression", "reads", "drop", "output", "vectorised", "on_code_change"}
+)
 _CALL_OPTIONS = frozenset(CallPolicy.__dataclass_fields__)
 
 

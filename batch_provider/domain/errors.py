@@ -10,6 +10,7 @@ BatchError
 │  └─ CheckpointMissingError · LayoutVersionError · CorruptCheckpointError     not retried
 ├─ StopProcessingError                the engine's own decision; not retried
 │  └─ FailureLimitExceededError · DeadlineExceededError · StopRequestedError · FencedError
+├─ StepsChangedError                  the job has other steps now than its load knew
 ├─ CircuitOpenError                   retried after a delay
 ├─ UserCodeError                      what a step raised; becomes a row of the ledger
 ├─ DataLossError                      reconciliation failed
@@ -238,6 +239,18 @@ class FencedError(StopProcessingError):
             f"writes from now on counts. No action is needed: the later attempt does the work."
         )
         self.step, self.shard, self.claim, self.successor = step, shard, claim, successor
+
+
+class StepsChangedError(BatchError):
+    """The job's list of steps is another one than when its input was loaded."""
+
+    def __init__(self, job: str, loaded: Sequence[str], declared: Sequence[str]) -> None:
+        super().__init__(
+            f"Job {job!r} was loaded with the steps {', '.join(loaded)} and has now {', '.join(declared)}. What is "
+            "done cannot be carried on with other steps: clear the load task with Downstream, or run the DAG version "
+            "it was loaded with."
+        )
+        self.job, self.loaded, self.declared = job, tuple(loaded), tuple(declared)
 
 
 class CircuitOpenError(BatchError):

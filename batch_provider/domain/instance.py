@@ -173,6 +173,7 @@ class Claim:
         adopted: verified files of earlier claims that it builds on.
         upstream: the close of the step before that it reads; None: it reads the input.
         round: number of sealed results there were; limits and progress count within one round.
+        fingerprint: of the code that the attempt runs; empty: not known.
     """
 
     id: ClaimId
@@ -184,6 +185,7 @@ class Claim:
     round: int
     info: AttemptInfo
     started_at: str
+    fingerprint: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in ``claims/``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
 from batch_provider.domain.outcome import JobState
@@ -31,6 +31,8 @@ class StepResult:
         seconds: time its tasks worked, added over shards and attempts.
         share: of the time of all steps, 0 to 1.
         attempts: tasks tried for it; ``processed``: records handed to its function in all of them.
+        older_code: fingerprint of the step's code → records that count as that older code did them.
+        given_up: failed records that failed in ``max_redrives`` redrives as well, and are not tried again.
     """
 
     name: str
@@ -46,6 +48,8 @@ class StepResult:
     mean_call_seconds: float | None = None
     call_deviation_seconds: float | None = None
     slowest_call_seconds: float = 0.0
+    older_code: Mapping[str, int] = field(default_factory=dict)
+    given_up: int = 0
 
     @property
     def records_per_second(self) -> float | None:
@@ -53,22 +57,20 @@ class StepResult:
         return self.processed / self.seconds if self.processed and self.seconds > 0 else None
 
     @classmethod
-    def of(cls, name: str, outcomes: Tally, not_run: int, work: Tally, share: float, attempts: int) -> Self:
-        """From the latest outcomes and the work that all attempts did."""
+    def of(cls, name: str, outcomes: Tally, work: Tally, **facts: Any) -> Self:
+        """From the latest outcomes and the work that all attempts did; the other fields as they are."""
         return cls(
             name=name,
             received=outcomes.received,
             successful=outcomes.succeeded,
             failed=outcomes.failed,
             skipped=outcomes.skipped,
-            not_run=not_run,
             processed=work.processed,
             seconds=work.seconds,
-            share=share,
-            attempts=attempts,
             mean_call_seconds=work.mean_call_seconds,
             call_deviation_seconds=work.call_deviation_seconds,
             slowest_call_seconds=work.slowest_call,
+            **facts,
         )
 
 
@@ -114,6 +116,8 @@ class BatchJobResult:
     """Stop requests this result answers; a later rerun is not bound by them."""
     started_at: str = ""
     ended_at: str = ""
+    stale: str = ""
+    """Why it is out of date and what to clear, found out by who reads it: a step was run again after it."""
 
     @property
     def is_successful(self) -> bool:
@@ -142,7 +146,8 @@ class BatchJobResult:
             f"{count(self.total_records, 'record')}: {self.successful_records:,} successful, "
             f"{self.failed_records:,} failed, {self.not_run_records:,} not run"
         )
-        return f"Job {self.job!r} ({self.job_instance_id}) is {self.state}: {counts}. {self.reason}".rstrip()
+        stale = f" OUT OF DATE: {self.stale}" if self.stale else ""
+        return f"Job {self.job!r} ({self.job_instance_id}) is {self.state}: {counts}. {self.reason}".rstrip() + stale
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in ``result.<claim>.json``."""
@@ -153,7 +158,7 @@ class BatchJobResult:
         """Read what :meth:`to_json` wrote."""
         return cls(
             **{
-                **{field.name: data[field.name] for field in fields(cls) if field.name in data},
+                **{item.name: data[item.name] for item in fields(cls) if item.name in data},
                 "state": JobState(data["state"]),
                 "steps": tuple(StepResult(**step) for step in data["steps"]),
                 "errors": tuple(ErrorCount(**error) for error in data["errors"]),

@@ -21,6 +21,7 @@ __all__ = ["AUTO", "AcceptExpression", "AggregatorSpec", "CallPolicy", "JobSpec"
 AUTO = "auto"
 ON_SLA = ("alert", "stop")
 OUTPUTS = ("patch", "replace")
+ON_CODE_CHANGE = ("keep", "reprocess")
 
 AcceptExpression = str | Callable[..., object]
 
@@ -41,6 +42,8 @@ class StepSpec:
         calls: retries, time limit and concurrency of the calls.
         aggregator: makes the step an aggregator.
         vectorised: the function takes and returns Arrow RecordBatches.
+        on_code_change: what becomes of the records that an older version of the step's code or options has done, at
+            the next attempt: ``keep`` them, or ``reprocess`` them all.
         task_options: Airflow options of the step's tasks (``pool``, ``retries``, ``queue``, …).
     """
 
@@ -54,6 +57,7 @@ class StepSpec:
     calls: CallPolicy = field(default_factory=CallPolicy)
     aggregator: AggregatorSpec | None = None
     vectorised: bool = False
+    on_code_change: str = "keep"
     task_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -66,6 +70,9 @@ class StepSpec:
         set_frozen(self, "drop", check_columns("drop", self.drop) or ())
         set_frozen(self, "task_options", MappingProxyType(dict(self.task_options)))
         check_choice("output", self.output, OUTPUTS)
+        check_choice("on_code_change", self.on_code_change, ON_CODE_CHANGE)
+        if isinstance(self.function, WriterSpec) and self.on_code_change != "keep":
+            raise InvalidOptionError("on_code_change", self.on_code_change, "'keep': a writer writes each record once")
         if self.is_record_step:
             pass
         elif self.output != "patch" or (self.drop and self.aggregator is not None):
@@ -144,6 +151,7 @@ class JobSpec:
         sla: how long an instance may take, from the start of its load or of the rerun; None: as long as it takes.
         on_sla: ``alert``: say so and go on; ``stop``: stop at the next block boundary (STOPPED, a rerun carries on).
         max_records: more than these in the input fail the load before any processing; None: no check.
+        max_redrives: a record that failed in so many redrives of a step is not tried again; None: any number.
         variables: what every record's variables start with (JSON values).
         alert_conn_id: Airflow connection for the alerts the job sends by itself: the SLA has passed and
             ``on_sla`` is ``alert``; records failed under ``max_failed_records=-1``. None: it only logs them.
@@ -159,6 +167,7 @@ class JobSpec:
     sla: timedelta | None = None
     on_sla: str = "alert"
     max_records: int | None = None
+    max_redrives: int | None = None
     variables: Mapping[str, Any] = field(default_factory=dict)
     alert_conn_id: str | None = None
     on_complete: Callable[..., Any] | None = None
@@ -172,6 +181,8 @@ class JobSpec:
             check_count("shards", self.shards, minimum=1, maximum=1_000)
         if self.max_records is not None:
             check_count("max_records", self.max_records, minimum=1)
+        if self.max_redrives is not None:
+            check_count("max_redrives", self.max_redrives, minimum=0)
         sla: object = self.sla
         if sla is not None and not (isinstance(sla, timedelta) and sla > timedelta(0)):
             raise InvalidOptionError("sla", sla, "a timedelta above 0")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +32,8 @@ class Account:
         errors: (step, exception type) → failed rows; ``samples``: the message of one of them.
         late: (step, shard id) → rows of an earlier round that the step has not made again yet, although the step
             before has: a redrive was cut short. Their records count as not run.
+        codes: step → fingerprint of the code → records that it did.
+        given_up: step → records that failed in as many redrives as the job allows.
     """
 
     successful: int = 0
@@ -40,6 +43,8 @@ class Account:
     errors: Counter[tuple[str, str]] = field(default_factory=Counter)
     samples: dict[tuple[str, str], str] = field(default_factory=dict)
     late: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    codes: dict[str, Counter[str]] = field(default_factory=dict)
+    given_up: Counter[str] = field(default_factory=Counter)
 
     def take(self, final: np.ndarray) -> None:
         """Add the final outcomes of one shard."""
@@ -55,18 +60,30 @@ class Account:
             self.errors[key] += 1
             self.samples.setdefault(key, error["message"])
 
+    def take_codes(self, step: str, codes: Mapping[int, str], epochs: np.ndarray) -> None:
+        """Add records by the code that made their rows."""
+        found = self.codes.setdefault(step, Counter())
+        for epoch, count in zip(*np.unique(epochs, return_counts=True), strict=True):
+            found[codes[int(epoch)]] += int(count)
+
 
 @dataclass
 class _StepRows:
-    """Status, ``_out`` and ``_in`` of one step over one shard; zeros where there is no row."""
+    """Status, ``_out``, ``_in`` and ``_redrives`` of one step over one shard; zeros where there is no row."""
 
     status: np.ndarray
     out: np.ndarray
     consumed: np.ndarray
+    redrives: np.ndarray
 
 
-def reconcile(store: GenerationStore, closes: Closes) -> Account:
+def reconcile(store: GenerationStore, closes: Closes, max_redrives: int | None = None) -> Account:
     """Count every record's final outcome, and check that nothing was lost or counted twice.
+
+    Args:
+        store: the generation.
+        closes: the attempts that count.
+        max_redrives: a record that failed in so many is given up; None: none is.
 
     Raises:
         DataLossError: a finished step does not tile its shard, a row was made from another upstream row than the
@@ -76,7 +93,7 @@ def reconcile(store: GenerationStore, closes: Closes) -> Account:
     account = Account(outcomes={str(step["name"]): np.zeros(4, np.int64) for step in manifest.steps})
     _check_shards(manifest)
     for shard in manifest.shards:
-        account.take(_account_shard(store, shard, closes, account))
+        account.take(_account_shard(store, shard, closes, account, max_redrives))
     total = account.successful + account.failed + account.not_run
     if total != manifest.total:
         raise DataLossError(manifest.instance.id, f"{manifest.total} records were loaded, {total} are accounted for")
@@ -95,7 +112,9 @@ def _check_shards(manifest: Manifest) -> None:
             raise DataLossError(manifest.instance.id, f"its {what} do not cover {manifest.total} records")
 
 
-def _account_shard(store: GenerationStore, shard: ShardRef, closes: Closes, account: Account) -> np.ndarray:
+def _account_shard(
+    store: GenerationStore, shard: ShardRef, closes: Closes, account: Account, max_redrives: int | None
+) -> np.ndarray:
     """The final outcome of each record of a shard."""
     instance = store.manifest.instance.id
     before = _rows_of(store, INPUT_PHASE, shard, None)
@@ -117,6 +136,9 @@ def _account_shard(store: GenerationStore, shard: ShardRef, closes: Closes, acco
         outcome = rows.status & OUTCOME_BITS
         account.outcomes[step] += np.bincount(outcome, minlength=4)
         _take_errors(store, step, shard, close, account)
+        account.take_codes(step, store.codes(step, shard.id), rows.out[outcome != Outcome.NOT_RUN])
+        if max_redrives is not None:
+            account.given_up[step] += int(((outcome == Outcome.FAILED) & (rows.redrives >= max_redrives)).sum())
         failed = failed | (outcome == Outcome.FAILED)
         missing = missing | (outcome == Outcome.NOT_RUN)
         before = rows
@@ -128,14 +150,16 @@ def _account_shard(store: GenerationStore, shard: ShardRef, closes: Closes, acco
 
 def _rows_of(store: GenerationStore, step: str, shard: ShardRef, close: Close | None) -> _StepRows:
     count, first = len(shard.span), shard.span.first
+    zeros = partial(np.zeros, count, np.int32)
     default = Outcome.SUCCEEDED if close is None else Outcome.NOT_RUN  # the input says nothing of good records
-    rows = _StepRows(np.full(count, default, np.uint8), np.zeros(count, np.int32), np.zeros(count, np.int32))
+    rows = _StepRows(np.full(count, default, np.uint8), zeros(), zeros(), zeros())
+    targets = {"_status": rows.status, "_out": rows.out, "_in": rows.consumed, "_redrives": rows.redrives}
     for span in store.spans(step, shard.id, close):
-        table = store.rows(step, shard.id, close, span, ["_status", "_out", "_in"])
+        table = store.rows(step, shard.id, close, span, list(targets))
         at = slice(span.first - first, span.last - first + 1)
         if not np.array_equal(table["_id"].to_numpy(), np.arange(span.first, span.last + 1)):
             raise DataLossError(store.manifest.instance.id, f"a file of step {step!r} does not hold its ids")
-        for name, target in (("_status", rows.status), ("_out", rows.out), ("_in", rows.consumed)):
+        for name, target in targets.items():
             if name in table.column_names:
                 target[at] = table[name].to_numpy()
     return rows

@@ -24,13 +24,38 @@ class Previous:
     def __init__(self, rows: pa.Table, owners: Mapping[str, str]) -> None:
         self.rows, self.owners = rows, owners
 
-    def stale(self, block: Block, since: int) -> np.ndarray:
-        """Positions to process again: failed before this redrive, never run, or changed upstream."""
-        outcome = self.rows["_status"].to_numpy() & OUTCOME_BITS
-        out = self.rows["_out"].to_numpy()
-        changed = self.rows["_in"].to_numpy() != block.table["_out"].to_numpy()
-        retry = ((outcome == Outcome.FAILED) & (out < since)) | (outcome == Outcome.NOT_RUN)
-        return np.flatnonzero(retry | changed)
+    def stale(self, block: Block, work: ShardWork, max_redrives: int | None = None) -> np.ndarray:
+        """Positions to process again: failed before this redrive, never run, changed upstream, or of older code.
+
+        A record that failed in ``max_redrives`` redrives already is given up, until one of the other reasons holds.
+        """
+        outcome, out = self._outcome(), self.rows["_out"].to_numpy()
+        failed = (outcome == Outcome.FAILED) & (out < work.claim.since)
+        if max_redrives is not None:
+            failed &= self.redrives() < max_redrives
+        return np.flatnonzero(failed | (outcome == Outcome.NOT_RUN) | self._replaced(block, work))
+
+    def _replaced(self, block: Block, work: ShardWork) -> np.ndarray:
+        """Rows whose input is another one now, or whose code is to be replaced."""
+        changed: np.ndarray = self.rows["_in"].to_numpy() != block.table["_out"].to_numpy()
+        return changed | np.isin(self.rows["_out"].to_numpy(), list(work.older))
+
+    def _outcome(self) -> np.ndarray:
+        outcome: np.ndarray = self.rows["_status"].to_numpy() & OUTCOME_BITS
+        return outcome
+
+    def redrives(self) -> np.ndarray:
+        """In how many redrives each record has failed here."""
+        if "_redrives" not in self.rows.column_names:
+            return np.zeros(len(self.rows), np.int32)
+        found: np.ndarray = self.rows["_redrives"].to_numpy().copy()
+        return found
+
+    def redrives_if_failed(self, block: Block, work: ShardWork) -> np.ndarray:
+        """The same, if each record fails now; a call that is repeated within one redrive counts once."""
+        kept = (self._outcome() == Outcome.FAILED) & ~self._replaced(block, work)
+        again = self.redrives() + (self.rows["_out"].to_numpy() < work.claim.since)
+        return np.where(kept, again, 0).astype(np.int32)
 
     def made_since(self, epoch: int) -> np.ndarray:
         """Positions of rows that this claim's round has made already."""
@@ -76,7 +101,7 @@ class _Rows:
         previous: Previous | None,
         now: datetime,
     ) -> None:
-        self.claim, self.block, self.result = work.claim, block, result
+        self.work, self.claim, self.block, self.result = work, work.claim, block, result
         self.worked, self.previous, self.now = worked, previous, now
         self.aside: dict[str, dict[int, Any]] = {}
         self.outcome, self.out = self._outcomes()
@@ -117,6 +142,8 @@ class _Rows:
         }
         if self.errors.null_count < len(self.errors):
             columns["_error"] = self.errors
+        if (redrives := self._redrives()).any():
+            columns["_redrives"] = pa.array(redrives)
         owners: dict[str, str] = {}
         for name in self._names():
             own = self._own_column(name)
@@ -127,6 +154,14 @@ class _Rows:
         if (kept := self._kept(columns.get("_kept"))) is not None:
             columns["_kept"], owners["_kept"] = kept_column(kept, len(self.block)), self.claim.step
         return pa.table(columns), owners
+
+    def _redrives(self) -> np.ndarray:
+        """In how many redrives each record has failed."""
+        if self.previous is None:
+            return np.zeros(len(self.block), np.int32)
+        counts, failed = self.previous.redrives(), self.outcome[self.worked] == Outcome.FAILED
+        counts[self.worked] = np.where(failed, self.previous.redrives_if_failed(self.block, self.work)[self.worked], 0)
+        return counts
 
     def _kept(self, written: pa.Array | None) -> Kept | None:
         """The side column as it must be written, or None if it is right as it is."""

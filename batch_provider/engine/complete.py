@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import reduce
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from batch_provider.domain.errors import StepsChangedError
 from batch_provider.domain.instance import AttemptInfo, Close, JobInstance
 from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import CloseOutcome, JobState, Outcome
@@ -20,6 +21,7 @@ from batch_provider.domain.tally import Tally
 from batch_provider.domain.text import count
 from batch_provider.engine.account import Account, Closes, reconcile
 from batch_provider.engine.dead_letters import write_dead_letters
+from batch_provider.engine.fingerprint import fingerprint
 from batch_provider.engine.invoke import RecordError
 from batch_provider.engine.ports import Clock, GenerationStore
 
@@ -61,7 +63,7 @@ def complete(
     claim = store.begin_result(info)
     stops = tuple(store.stop_requests())
     closes = seal_all(store, info)
-    account = reconcile(store, closes)
+    account = reconcile(store, closes, job.max_redrives)
     result = _result(job, store, closes, account, clock.now())
     result = replace(result, stops=stops, dead_letters=write_dead_letters(store, closes, account.late, claim))
     store.put_ledger(claim, result, list(closes.values()))
@@ -85,6 +87,9 @@ def seal_all(store: GenerationStore, info: AttemptInfo) -> dict[tuple[str, str],
 def _result(job: JobSpec, store: GenerationStore, closes: Closes, account: Account, now: datetime) -> BatchJobResult:
     manifest = store.manifest
     state, reason = _verdict(job, closes, account)
+    loaded, declared = [str(step["name"]) for step in manifest.steps], [step.name for step in job.steps]
+    if loaded != declared:
+        state, reason = JobState.FAILED_PROCESS_RECORDS, str(StepsChangedError(job.name, loaded, declared))
     created = datetime.fromisoformat(manifest.created_at)
     return BatchJobResult(
         job_instance_id=manifest.instance.id,
@@ -108,7 +113,7 @@ def _result(job: JobSpec, store: GenerationStore, closes: Closes, account: Accou
         generation=manifest.generation,
         not_run_records=account.not_run,
         skipped_records=sum(int(counts[Outcome.SKIPPED]) for counts in account.outcomes.values()),
-        steps=_steps(store, account),
+        steps=_steps(job, store, account),
         errors=_errors(account),
         closes=tuple(f"{step}/{shard}/{close.claim}" for (step, shard), close in closes.items()),
         started_at=manifest.created_at,
@@ -116,22 +121,25 @@ def _result(job: JobSpec, store: GenerationStore, closes: Closes, account: Accou
     )
 
 
-def _steps(store: GenerationStore, account: Account) -> tuple[StepResult, ...]:
+def _steps(job: JobSpec, store: GenerationStore, account: Account) -> tuple[StepResult, ...]:
     attempts = {
         step: [close for shard in store.manifest.shards for close in store.attempts(step, shard.id)]
         for step in account.outcomes
     }
     work = {step: reduce(Tally.__add__, (c.tally for c in closes), Tally()) for step, closes in attempts.items()}
     seconds = sum(tally.seconds for tally in work.values()) or 1.0
+    codes = {step.name: fingerprint(step) for step in job.steps}
     claims = {step: sum(store.claimed(step, shard.id) for shard in store.manifest.shards) for step in account.outcomes}
     return tuple(
         StepResult.of(
             step,
             _outcome_tally(counts),
+            work[step],
             not_run=int(counts[Outcome.NOT_RUN]),
-            work=work[step],
             share=work[step].seconds / seconds,
             attempts=claims[step] - sum(close.outcome is CloseOutcome.ABANDONED for close in attempts[step]),
+            older_code={code: n for code, n in account.codes[step].items() if code != codes.get(step, code)},
+            given_up=account.given_up[step],
         )
         for step, counts in account.outcomes.items()
     )
@@ -154,7 +162,7 @@ def _errors(account: Account) -> tuple[ErrorCount, ...]:
     return tuple(sorted(rows, key=lambda row: (order.index(row.step), -row.count, row.exception)))
 
 
-def _verdict(job: JobSpec, closes: Mapping[tuple[str, str], Close], account: Account) -> tuple[JobState, str]:
+def _verdict(job: JobSpec, closes: Closes, account: Account) -> tuple[JobState, str]:
     finished = account.successful + account.failed
     if (limit := job.limit.exceeded(account.failed, finished, final=account.not_run == 0)) is not None:
         reason = (
@@ -178,11 +186,17 @@ def _verdict(job: JobSpec, closes: Mapping[tuple[str, str], Close], account: Acc
         return JobState.FAILED_PROCESS_RECORDS, reason
     if account.not_run:
         reason = (
-            f"{account.not_run:,} records were processed again by a step, and not yet by the steps after it. Clear "
-            "these with Downstream."
+            f"{count(account.not_run, 'record')} processed again by a step and not yet by the steps after it. "
+            f"Clear step {_first_late(account)!r} with Downstream."
         )
         return JobState.FAILED_PROCESS_RECORDS, reason
     return JobState.SUCCESSFUL, _success_reason(job, account.failed)
+
+
+def _first_late(account: Account) -> str:
+    """The first step that has to process records again."""
+    late = {step for (step, _), rows in account.late.items() if rows.any()}
+    return next(step for step in account.outcomes if step in late)
 
 
 def _success_reason(job: JobSpec, failed: int) -> str:

@@ -152,6 +152,8 @@ class ShardWork(Protocol):
     """Payload columns that earlier attempts wrote for this shard, and their types."""
     settled: bool
     """An earlier try of this round closed it done: the worker died after its close."""
+    older: frozenset[int]
+    """Epochs whose rows older code has made, if the step is to reprocess these; else none."""
 
     @property
     def files(self) -> tuple[FileRef, ...]:
@@ -235,6 +237,10 @@ class GenerationStore(Protocol):
 
     def pinned(self, close: Close) -> ClaimId | None:
         """The claim of the step before whose output the attempt behind ``close`` read; None: the input."""
+        ...
+
+    def codes(self, step: str, shard_id: str) -> Mapping[int, str]:
+        """Epoch → fingerprint of the code that made the rows of that epoch."""
         ...
 
     def claimed(self, step: str, shard_id: str) -> int:

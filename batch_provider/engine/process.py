@@ -135,7 +135,7 @@ class _ShardRun:
         candidates, previous = np.arange(len(block)), None
         if file is not None:
             previous = Previous(self.work.previous(file), self.work.footer_owners(file))
-            candidates = previous.stale(block, self.work.claim.since)
+            candidates = previous.stale(block, self.work, self.task.job.max_redrives)
             if len(candidates) == 0:
                 return
         result = self.runner.run(block, candidates)

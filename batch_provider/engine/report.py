@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from batch_provider.domain.result import BatchJobResult, StepResult
+from batch_provider.domain.text import count
 
 WIDTH = 118
 
@@ -31,9 +32,26 @@ def _parts(result: BatchJobResult) -> list[RenderableType]:
         parts.append(_error_table(result))
     if (slowest := result.bottleneck) is not None and slowest.seconds > 0:
         parts.append(Text(f"Slowest step: {slowest.name}, {slowest.share:.0%} of the time of all steps"))
+    parts += [Text(line) for line in _rerun_lines(result)]
     if result.dead_letters:
         parts.append(Text(f"Dead letters: {result.failed_records:,} records in {len(result.dead_letters)} files"))
     return parts
+
+
+def _rerun_lines(result: BatchJobResult) -> list[str]:
+    """What a rerun kept as it was, although somebody may expect otherwise."""
+    lines: list[str] = []
+    for step in result.steps:
+        if step.older_code:
+            versions = ", ".join(f"{code or 'unknown'}: {records:,}" for code, records in step.older_code.items())
+            total = count(sum(step.older_code.values()), "record")
+            lines.append(f"Done by older code of step {step.name}, and kept: {total} ({versions})")
+        if step.given_up:
+            lines.append(
+                f"Given up by step {step.name}: {count(step.given_up, 'failed record')} not tried again, as "
+                "max_redrives is reached; raise it to try again"
+            )
+    return lines
 
 
 def _headline(result: BatchJobResult) -> list[str]:
@@ -42,6 +60,8 @@ def _headline(result: BatchJobResult) -> list[str]:
         f"Job {result.job}: {result.state}",
         f"Instance {result.job_instance_id}, generation {result.generation or 'none'}",
     ]
+    if result.stale:
+        lines.append(f"OUT OF DATE: {result.stale}")
     if result.reason:
         lines.append(result.reason)
     lines.append(

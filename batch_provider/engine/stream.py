@@ -143,7 +143,7 @@ class _StreamRun:
         if not committed:  # rows of before this redrive may stay; the call of a crashed attempt is repeated whole
             for file in work.files:
                 previous = Previous(work.previous(file), work.footer_owners(file))
-                stale = previous.stale(Block(work.upstream, file.span, ()), work.claim.since)
+                stale = previous.stale(Block(work.upstream, file.span, ()), work, self.task.job.max_redrives)
                 yield _Piece(work, file.span, file, np.union1d(stale, previous.made_since(work.claim.since)))
         for hole in gaps(work.shard.span, covered):
             for first in range(hole.first, hole.last + 1, BLOCK_ROWS):

@@ -60,7 +60,8 @@ class BatchStreamOperator(BatchOperator):
             store = self.instance_store(context)
             info = self.attempt(context)
             works = [
-                store.generation(shard["generation"]).claim(self.step, shard["shard"], info) for shard in self.shards
+                store.generation(shard["generation"]).claim(self.step, shard["shard"], info, self.job)
+                for shard in self.shards
             ]
             process_stream(
                 StreamTask(

@@ -51,7 +51,7 @@ class BatchStepOperator(BatchOperator):
         with airflow_errors():
             store = self.instance_store(context)
             generation = store.generation(self.shard["generation"])
-            work = generation.claim(self.step, self.shard["shard"], self.attempt(context))
+            work = generation.claim(self.step, self.shard["shard"], self.attempt(context), self.job)
             self.log.info("Step %s, %s, attempt %s", self.step, work.shard.label, work.claim.id)
             process_shard(
                 ShardTask(

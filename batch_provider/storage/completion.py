@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -64,6 +64,10 @@ class Completion:
             if part is not None and (not failed or layer.open(file).footer.tally.failed):
                 found.append(part)
         return found
+
+    def codes(self, step: str, shard_id: str) -> Mapping[int, str]:
+        """See :meth:`Generation.codes`."""
+        return self._generation.codes(step, shard_id)
 
     def claimed(self, step: str, shard_id: str) -> int:
         """How many claims there are."""

@@ -12,11 +12,14 @@ from batch_provider.domain.errors import (
     FencedError,
     InvalidOptionError,
     LayoutVersionError,
+    StepsChangedError,
 )
 from batch_provider.domain.instance import LAYOUT_VERSION, AttemptInfo, Claim, Close, Manifest, Pin
 from batch_provider.domain.layout import ClaimId, FileRef, ShardRef, overlay
 from batch_provider.domain.outcome import CloseOutcome
+from batch_provider.domain.spec import JobSpec
 from batch_provider.domain.tally import Tally
+from batch_provider.engine.fingerprint import fingerprint
 from batch_provider.engine.ports import Clock
 from batch_provider.storage import paths
 from batch_provider.storage.blobs import Blobs, get_json, put_json
@@ -47,22 +50,35 @@ class Generation:
 
     # --- claims -----------------------------------------------------------------------------------------------
 
-    def claim(self, step: str, shard_id: str, info: AttemptInfo) -> HeldClaim:
+    def claim(self, step: str, shard_id: str, info: AttemptInfo, job: JobSpec | None = None) -> HeldClaim:
         """Take over (step, shard): adopt what earlier attempts left whole, and fence them.
 
+        Args:
+            step: what to process.
+            shard_id: for which records.
+            info: who makes the attempt.
+            job: as it is declared now; None: as it was loaded, and nothing is known of its code.
+
         Raises:
+            StepsChangedError: the job has other steps now than when its input was loaded.
             CheckpointMissingError: the step before has not finished this shard.
             InvalidOptionError: the job did not have this step when its input was loaded.
             FencedError: another attempt claimed it at the same moment, and wins.
             SourceError: the input was not copied, and has changed.
         """
         self.check_input()
+        if job is not None:
+            self._check_steps(job)
+        code, reprocesses = _code_of(job, step)
         upstream = self._pin_upstream(step, shard_id)
         highest = self.highest_claim(step, shard_id)
         adopted = self._adopt(highest) if highest else {}
         identity = ClaimId.next(highest.id if highest else None)
         close = self.close_of(step, shard_id, highest.id) if highest else None
+        older = self._epochs_of_other_code(step, shard_id, code) if reprocesses else frozenset()
         settled = highest is not None and _is_settled(highest, close, info)
+        if older and highest is not None and highest.fingerprint != code:
+            settled = False  # its code has changed since
         resumes = settled or (highest is not None and close is None)
         claim = Claim(
             id=identity,
@@ -74,6 +90,7 @@ class Generation:
             round=len(self.result_claims()),
             info=info,
             started_at=self.clock.now().isoformat(),
+            fingerprint=code,
         )
         self._put_claim(claim)
         reader = self.reader(shard_id, upstream)
@@ -88,7 +105,26 @@ class Generation:
             reader,
             resumes=resumes and same_upstream,
             settled=settled and same_upstream,
+            older=older,
         )
+
+    def _check_steps(self, job: JobSpec) -> None:
+        loaded, declared = self.step_names, [step.name for step in job.steps]
+        if loaded != declared:
+            raise StepsChangedError(job.name, loaded, declared)
+
+    @property
+    def step_names(self) -> list[str]:
+        """The steps that the job had when its input was loaded, in order."""
+        return [str(entry["name"]) for entry in self.manifest.steps]
+
+    def codes(self, step: str, shard_id: str) -> dict[int, str]:
+        """Epoch → fingerprint of the code that made its rows; of two claims of one epoch the later one wrote them."""
+        claims = self.claim_ids(step, shard_id)
+        return {claim.epoch: self.claim_of(step, shard_id, claim).fingerprint for claim in claims}
+
+    def _epochs_of_other_code(self, step: str, shard_id: str, code: str) -> frozenset[int]:
+        return frozenset(epoch for epoch, other in self.codes(step, shard_id).items() if other != code)
 
     def _put_claim(self, claim: Claim) -> None:
         put_json(
@@ -222,7 +258,7 @@ class Generation:
             file.check()
 
     def _pin_upstream(self, step: str, shard_id: str) -> Pin | None:
-        names = [str(entry["name"]) for entry in self.manifest.steps]
+        names = self.step_names
         if step not in names:
             known = f"one of {', '.join(names)}, the steps the job had when its input was loaded"
             raise InvalidOptionError("step", step, f"{known}, or clear the load task with Downstream")
@@ -256,6 +292,14 @@ class Generation:
                     total += Tally.from_json(get_json(self.blobs, f"{directory}/{names[-1]}")["tally"])
             found[str(step["name"])] = total
         return found
+
+
+def _code_of(job: JobSpec | None, step: str) -> tuple[str, bool]:
+    """The fingerprint of a step's code, and whether what older code made is to be made again."""
+    if job is None:
+        return "", False
+    spec = job.step(step)
+    return fingerprint(spec), spec.on_code_change == "reprocess"
 
 
 def _is_settled(highest: Claim, close: Close | None, info: AttemptInfo) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from batch_provider.domain.result import BatchJobResult
 from batch_provider.domain.tally import Tally
 from batch_provider.storage.generation import Generation
 from batch_provider.storage.ledger import live_ledger
+from batch_provider.storage.stale import staleness
 from batch_provider.storage.store import InstanceStore, read_result
 from batch_provider.storage.views import open_views
 
@@ -66,9 +67,12 @@ class InstanceView:
         return JobState.CANCELLED if run_has_ended else JobState.EXECUTING
 
     def result(self) -> BatchJobResult | None:
-        """The latest report, or None while there is none."""
+        """The latest report, or None while there is none; its ``stale`` says if a step was run again after it."""
         generation = self._generation()
-        return read_result(generation) if generation else None
+        result = read_result(generation) if generation else None
+        if generation is None or result is None:
+            return None
+        return replace(result, stale=staleness(generation, result))
 
     def progress(self) -> Mapping[str, Tally]:
         """Step → what its tasks report so far."""

@@ -48,9 +48,10 @@ class HeldClaim:
         *,
         resumes: bool,
         settled: bool = False,
+        older: frozenset[int] = frozenset(),
     ) -> None:
         self.instance_id, self.generation = manifest.instance.id, manifest.generation
-        self.settled = settled
+        self.settled, self.older = settled, older
         self.types: Mapping[str, pa.DataType] = _types_of(adopted)
         self.claim, self.shard, self.upstream = claim, manifest.shard(claim.shard), upstream
         self._blobs, self._clock = blobs, clock
@@ -62,7 +63,7 @@ class HeldClaim:
         self._total = self._sum()
         # a resumed redrive still has the files to look at that it had not come to
         self.rewrites: tuple[FileRef, ...] = tuple(
-            file for file in overlay(adopted) if not resumes or file.claim.epoch < claim.since
+            file for file in overlay(adopted) if not resumes or older or file.claim.epoch < claim.since
         )
         self._synced_at = self._reported_at = clock.monotonic() - REPORT_SECONDS
 

@@ -99,7 +99,7 @@ class LocalRun:
 
     def process(self, step: StepSpec, shard: str) -> None:
         """Process one step of one shard, as one attempt of a mapped task would."""
-        work = self.generation.claim(step.name, shard, self.info)
+        work = self.generation.claim(step.name, shard, self.info, self.job)
         targets = DatabaseTargets(self._access)
         process_shard(ShardTask(self.job, step, work, self.clock, self._constant(), targets=targets))
 
@@ -109,7 +109,7 @@ class LocalRun:
     def stream(self, step: StepSpec) -> None:
         """Run a streaming aggregator over all shards, as the barrier task would."""
         generation = self.generation
-        works = [generation.claim(step.name, shard.id, self.info) for shard in generation.manifest.shards]
+        works = [generation.claim(step.name, shard.id, self.info, self.job) for shard in generation.manifest.shards]
         process_stream(StreamTask(self.job, step, works, self.clock, self._constant()))
 
     def process_all(self) -> None:

@@ -26,6 +26,7 @@ from batch_provider.domain.errors import (
     LoadError,
     OlderGenerationError,
     SourceError,
+    StepsChangedError,
     StopProcessingError,
     StopRequestedError,
     StorageError,
@@ -76,6 +77,7 @@ FACTS = {
     DeadlineExceededError: ("2030-01-01T04:00:00+00:00", "4:00:01"),
     StopRequestedError: ("maintenance",),
     FencedError: ("price", "02", "000001-0a0b0c0d", "000002-0a0b0c0d"),
+    StepsChangedError: ("orders", ["price"], ["price", "label"]),
     CircuitOpenError: ("enrich", 20, 30.0),
     UserCodeError: ("price", "KeyError", "'amount'"),
     DataLossError: ("orders.run", "a file is missing", (1, 2)),
@@ -98,6 +100,7 @@ ADVICE = {
     DeadlineExceededError: "Clear the failed tasks to carry on",
     StopRequestedError: "clear the failed tasks to carry on",
     FencedError: "No action is needed",
+    StepsChangedError: "clear the load task with Downstream",
     CircuitOpenError: "the task is tried again after 30 s",
     DataLossError: "clear the step named here with Downstream",
 }

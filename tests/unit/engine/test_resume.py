@@ -285,7 +285,7 @@ def test_redrive_without_the_later_step_is_no_success():
     assert (result.successful_records, result.not_run_records) == (9, 1)
     assert with_outcome(run, "s2", "NOT_RUN") == {2}
     assert result.reason == (
-        "1 records were processed again by a step, and not yet by the steps after it. Clear these with Downstream."
+        "1 record processed again by a step and not yet by the steps after it. Clear step 's2' with Downstream."
     )
 
 
