@@ -62,7 +62,7 @@ class Account:
 
     def take_codes(self, step: str, codes: Mapping[int, str], epochs: np.ndarray) -> None:
         """Add records by the code that made their rows."""
-        found = self.codes.setdefault(step, Counter())
+        found = self.codes[step]
         for epoch, count in zip(*np.unique(epochs, return_counts=True), strict=True):
             found[codes[int(epoch)]] += int(count)
 
@@ -90,7 +90,10 @@ def reconcile(store: GenerationStore, closes: Closes, max_redrives: int | None =
             one that counts, or the outcomes do not add up to the records loaded.
     """
     manifest = store.manifest
-    account = Account(outcomes={str(step["name"]): np.zeros(4, np.int64) for step in manifest.steps})
+    names = [str(step["name"]) for step in manifest.steps]
+    account = Account(
+        outcomes={name: np.zeros(4, np.int64) for name in names}, codes={name: Counter() for name in names}
+    )
     _check_shards(manifest)
     for shard in manifest.shards:
         account.take(_account_shard(store, shard, closes, account, max_redrives))

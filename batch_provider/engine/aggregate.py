@@ -14,9 +14,42 @@ from batch_provider.domain.outcome import Outcome
 from batch_provider.domain.spec import AggregatorSpec, JobSpec, StepSpec
 from batch_provider.engine.accept import Acceptance
 from batch_provider.engine.block import Block, BlockResult
-from batch_provider.engine.invoke import PER_GROUP, UserFunction
+from batch_provider.engine.invoke import PER_GROUP, RecordError, UserFunction
 from batch_provider.engine.patches import Patch, PatchWriter
 from batch_provider.engine.ports import GenerationReader
+
+
+class AskedOnce:
+    """An acceptance rule that is asked once for each record, although two places ask.
+
+    Where a block is to end depends on which records are accepted, so they are asked about before the block is made.
+    """
+
+    def __init__(self, rule: Acceptance) -> None:
+        self._rule = rule
+        self._answers: dict[int, RecordError | bool] = {}
+
+    def of(self, block: Block, candidates: np.ndarray) -> tuple[np.ndarray, dict[int, RecordError]]:
+        """As :meth:`Acceptance.of`, for records that nobody asked about yet and for those that are known."""
+        first = block.span.first
+        if not self._answers:
+            return self._rule.of(block, candidates)
+        answers = [self._answers.pop(first + position, None) for position in candidates.tolist()]
+        unknown = np.array([answer is None for answer in answers], dtype=bool)
+        taken, errors = self._rule.of(block, candidates[unknown])
+        known = dict(zip(candidates.tolist(), answers, strict=True))
+        errors |= {position: answer for position, answer in known.items() if isinstance(answer, RecordError)}
+        accepted = [position for position, answer in known.items() if answer is True]
+        return np.union1d(taken, np.array(accepted, dtype=np.int64)), errors
+
+    def ahead(self, block: Block, candidates: np.ndarray) -> np.ndarray:
+        """Which of the ``candidates`` will be taken; the answers are kept for :meth:`of`."""
+        accepted, errors = self.of(block, candidates)
+        first = block.span.first
+        self._answers |= dict.fromkeys((candidates + first).tolist(), False)
+        self._answers |= dict.fromkeys((accepted + first).tolist(), True)
+        self._answers |= {first + position: error for position, error in errors.items()}
+        return accepted
 
 
 class AggregatorStep:
@@ -38,7 +71,7 @@ class AggregatorStep:
         self.step = step
         self._size = spec.size or 1
         self._isolate = spec.on_error == "isolate"
-        self._accept = Acceptance(job, step, constant)
+        self._accept = AskedOnce(Acceptance(job, step, constant))
         self._instance = constant.get("instance")
         self.function = self.make_function(constant)
         self._patches = PatchWriter(step, types or {})
@@ -63,7 +96,7 @@ class AggregatorStep:
 
         A block must not end inside a group: a group is committed whole or called again.
         """
-        accepted, _ = self._accept.of(block, candidates)
+        accepted = self._accept.ahead(block, candidates)
         groups = min(len(accepted) // self._size, wanted)
         if groups == 0:
             return 0, 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import reduce
@@ -126,7 +126,7 @@ def _steps(job: JobSpec, store: GenerationStore, account: Account) -> tuple[Step
         step: [close for shard in store.manifest.shards for close in store.attempts(step, shard.id)]
         for step in account.outcomes
     }
-    work = {step: reduce(Tally.__add__, (c.tally for c in closes), Tally()) for step, closes in attempts.items()}
+    work = {step: _work(store, step, closes) for step, closes in attempts.items()}
     seconds = sum(tally.seconds for tally in work.values()) or 1.0
     codes = {step.name: fingerprint(step) for step in job.steps}
     claims = {step: sum(store.claimed(step, shard.id) for shard in store.manifest.shards) for step in account.outcomes}
@@ -143,6 +143,12 @@ def _steps(job: JobSpec, store: GenerationStore, account: Account) -> tuple[Step
         )
         for step, counts in account.outcomes.items()
     )
+
+
+def _work(store: GenerationStore, step: str, closes: Sequence[Close]) -> Tally:
+    """What all attempts at a step did, those that were killed included."""
+    killed = (tally for shard in store.manifest.shards for tally in store.unclosed(step, shard.id))
+    return reduce(Tally.__add__, (*(close.tally for close in closes), *killed), Tally())
 
 
 def _outcome_tally(counts: np.ndarray) -> Tally:

@@ -239,6 +239,10 @@ class GenerationStore(Protocol):
         """The claim of the step before whose output the attempt behind ``close`` read; None: the input."""
         ...
 
+    def unclosed(self, step: str, shard_id: str) -> Sequence[Tally]:
+        """What the attempts at (step, shard) that never closed themselves had last said of their work."""
+        ...
+
     def codes(self, step: str, shard_id: str) -> Mapping[int, str]:
         """Epoch → fingerprint of the code that made the rows of that epoch."""
         ...

@@ -85,6 +85,11 @@ def unify(first: pa.DataType, second: pa.DataType) -> pa.DataType | None:
 
 def _mix_kinds(first: pa.DataType, second: pa.DataType) -> bool:
     """Whether Arrow would promote one to the other and change its values: text to bytes, decimals to floats."""
+    if pa.types.is_struct(first) and pa.types.is_struct(second):
+        inside = {field.name: field.type for field in first.fields}
+        return any(_mix_kinds(inside.get(field.name, field.type), field.type) for field in second.fields)
+    if all(pa.types.is_nested(kind) and hasattr(kind, "value_type") for kind in (first, second)):
+        return _mix_kinds(first.value_type, second.value_type)
     pair = (first, second)
     text = any(map(pa.types.is_string, pair)) or any(map(pa.types.is_large_string, pair))
     raw = any(map(pa.types.is_binary, pair)) or any(map(pa.types.is_large_binary, pair))
@@ -135,8 +140,27 @@ def _changed(kind: pa.DataType, values: Sequence[Any]) -> bool:
     """Whether Arrow has changed values of another kind in silence to make them all ``kind``."""
     if pa.types.is_timestamp(kind) and len({v.tzinfo is None for v in values if isinstance(v, datetime)}) > 1:
         return True
+    if pa.types.is_nested(kind):
+        return _changed_inside(kind, values)
     foreign = next((others for matches, others in _FOREIGN if matches(kind)), ())
     return bool(foreign) and any(issubclass(found, foreign) for found in set(map(type, values)))
+
+
+def _changed_inside(kind: pa.DataType, values: Sequence[Any]) -> bool:
+    """The same for what is in lists and dicts."""
+    if not _delicate(kind):
+        return False
+    if not pa.types.is_struct(kind):
+        return _changed(kind.value_type, [item for value in values if value is not None for item in value])
+    members = [value for value in values if value is not None]
+    return any(_changed(field.type, [member.get(field.name) for member in members]) for field in kind.fields)
+
+
+def _delicate(kind: pa.DataType) -> bool:
+    """Whether Arrow may change a value in silence to put it there."""
+    if pa.types.is_struct(kind):
+        return any(_delicate(field.type) for field in kind.fields)
+    return _delicate(kind.value_type) if pa.types.is_nested(kind) else any(matches(kind) for matches, _ in _FOREIGN)
 
 
 def _storable(kind: pa.DataType) -> bool:
@@ -155,6 +179,8 @@ def _one(value: Any) -> pa.Array:
         ValueError: Parquet cannot hold it.
     """
     array = pa.nulls(1) if isinstance(value, dict) and not value else pa.array([value])
+    if _changed(array.type, [value]):
+        raise ValueError(f"values of several kinds inside, which {array.type} would change")
     if not _storable(array.type):
         raise ValueError(f"{array.type} cannot be written to Parquet")
     return array

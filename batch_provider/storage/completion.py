@@ -12,6 +12,7 @@ from batch_provider.domain.errors import FencedError
 from batch_provider.domain.instance import AttemptInfo, Close, Manifest
 from batch_provider.domain.layout import ClaimId, ShardRef, Span
 from batch_provider.domain.result import BatchJobResult
+from batch_provider.domain.tally import Tally
 from batch_provider.storage import paths
 from batch_provider.storage.blobs import put_json
 from batch_provider.storage.generation import Generation
@@ -64,6 +65,10 @@ class Completion:
             if part is not None and (not failed or layer.open(file).footer.tally.failed):
                 found.append(part)
         return found
+
+    def unclosed(self, step: str, shard_id: str) -> Sequence[Tally]:
+        """See :meth:`Generation.unclosed`."""
+        return self._generation.unclosed(step, shard_id)
 
     def codes(self, step: str, shard_id: str) -> Mapping[int, str]:
         """See :meth:`Generation.codes`."""

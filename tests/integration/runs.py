@@ -194,6 +194,15 @@ class Runner:
             )
         return self._carry_on(run.dag_id, run.run_id, run.instance_id)
 
+    def clear_alone(self, run: Run, tasks: Iterable[tuple[str, int]]) -> Run:
+        """Clear these mapped tasks and nothing after them, and run them again."""
+        self._capture.readouterr()
+        with create_session() as session:
+            self._scheduler_dag(run.dag_id).clear(
+                task_ids=list(tasks), run_id=run.run_id, dag_run_state=DagRunState.RUNNING, session=session
+            )
+        return self._carry_on(run.dag_id, run.run_id, run.instance_id)
+
     def _carry_on(self, dag_id: str, run_id: str, instance_id: str | None = None) -> Run:
         """What `dag.test()` does once it has a run."""
         dag, scheduler_dag = self.dags[dag_id], self._scheduler_dag(dag_id)

@@ -263,3 +263,33 @@ def test_what_is_not_the_groups_fault_goes_on_up():
 
     with pytest.raises(MemoryError):
         run.process(run.job.steps[0], "01")
+
+
+@pytest.mark.parametrize("block_size", [1, 3, 4, 7, 100])
+@pytest.mark.parametrize("isolate", [True, False])
+def test_a_callable_expression_is_asked_once_for_each_record(block_size, isolate):
+    asked, groups = [], []
+
+    def wanted(record):
+        asked.append(record["n"])
+        if record["n"] == 11:
+            raise LookupError("nobody knows")
+        return record["n"] % 3 != 0
+
+    def bulk(records):
+        groups.append([record["n"] for record in records])
+
+    with BatchJob("job", max_failed_records=-1, block_size=block_size) as job:
+        job.aggregator("bulk", size=4, on_error="isolate" if isolate else "fail_group", accept_expression=wanted)(bulk)
+    run = LocalRun(job.spec)
+    result = run.run(numbers(30))
+
+    assert sorted(asked) == list(range(30))
+    taken = [n for n in range(30) if n % 3 and n != 11]
+    assert groups == [taken[at : at + 4] for at in range(0, len(taken), 4)]
+    assert (result.failed_records, result.step("bulk").skipped) == (1, 10)
+
+    asked.clear()
+    run.next_round()
+    run.process_all()
+    assert asked == [11]

@@ -181,6 +181,35 @@ def test_killed_attempt_counts_as_an_attempt():
     assert run.complete().step("s1").attempts == 2
 
 
+def test_work_of_a_killed_attempt_is_in_the_report():
+    step, clock = Step(dies_at=9), FakeClock()
+
+    def slow(record, record_id):
+        clock.advance(2)
+        return step(record, record_id)
+
+    run, _ = loaded(slow, clock=clock)
+    die(run)
+    process(run)
+
+    found = run.complete().step("s1")
+
+    assert found.processed == 8 + 2  # the ninth was in flight
+    assert found.seconds == 8 * 2 + 2 * 2
+
+
+def test_work_is_not_counted_again_when_its_step_is_sealed():
+    step = Step(dies_at=9)
+    run, _ = loaded(step, clock=FakeClock())
+    die(run)
+    first = run.complete().step("s1")
+    step.dies_at = 9
+    run.next_round()
+    die(run)
+    second = run.complete().step("s1")
+    assert (first.processed, second.processed) == (4, 4)
+
+
 # --- redrive --------------------------------------------------------------------------------------------------
 
 

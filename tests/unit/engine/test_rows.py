@@ -224,6 +224,37 @@ def test_value_that_cannot_stand_fails_alone_and_says_why(values, stand, reasons
         assert reason in bad[index]
 
 
+DAY, NOON = date(2026, 1, 1), datetime(2026, 1, 1, 12)
+
+
+@pytest.mark.parametrize(
+    ("values", "bad"),
+    [
+        pytest.param([{"d": DAY}, {"d": NOON}], [1], id="in a dict"),
+        pytest.param([[DAY], None, [NOON, NOON]], [2], id="in a list"),
+        pytest.param([[DAY, NOON], [DAY]], [0], id="in one list"),
+        pytest.param([{"a": {"d": [DAY]}}, {"a": {"d": [NOON]}}, {"a": None}], [1], id="deep inside"),
+        pytest.param([{"x": 1.5}, {"x": Decimal("1.1")}], [1], id="a decimal among floats"),
+        pytest.param([{"x": 1.5}, {"x": True}], [1], id="a bool among floats"),
+        pytest.param([[b"x"], ["x"]], [1], id="text among bytes"),
+        pytest.param([[{"a": b"x"}], [{"a": "x"}]], [1], id="text among bytes in dicts"),
+        pytest.param([{"a": 1, "d": DAY}, {"b": "x", "d": DAY}], [], id="other keys"),
+        pytest.param([[1, 2.5], [None], []], [], id="whole numbers among floats"),
+        pytest.param([[NOON], [NOON]], [], id="all the same"),
+    ],
+)
+def test_nothing_inside_a_value_is_changed_in_silence(values, bad):
+    array, found = build_column(values)
+    assert sorted(found) == bad
+    back = [value if not isinstance(value, dict) else _without_nulls(value) for value in array.to_pylist()]
+    expected = [value if not isinstance(value, dict) else _without_nulls(value) for value in values]
+    assert back == [None if position in bad else value for position, value in enumerate(expected)]
+
+
+def _without_nulls(value):
+    return {key: inner for key, inner in value.items() if inner is not None}
+
+
 @pytest.mark.parametrize(
     ("hint", "values", "kind", "bad"),
     [
