@@ -14,7 +14,7 @@ from batch_provider.domain.layout import ClaimId, ShardRef, Span
 from batch_provider.domain.result import BatchJobResult
 from batch_provider.domain.tally import Tally
 from batch_provider.storage import paths
-from batch_provider.storage.blobs import put_json
+from batch_provider.storage.blobs import get_json, put_json
 from batch_provider.storage.generation import Generation
 from batch_provider.storage.ledger import ledger_bytes
 from batch_provider.storage.reading import ChainReader, Layer
@@ -67,8 +67,12 @@ class Completion:
         return found
 
     def unclosed(self, step: str, shard_id: str) -> Sequence[Tally]:
-        """See :meth:`Generation.unclosed`."""
-        return self._generation.unclosed(step, shard_id)
+        """The progress of attempts that were killed: at most a second older than their end."""
+        ended = set(self._blobs.files(f"{self._base}/attempts/{step}/{shard_id}"))
+        killed = {f"{claim}.json" for claim in self._generation.claim_ids(step, shard_id)} - ended
+        directory = f"{self._base}/progress/{step}/{shard_id}"
+        said = killed.intersection(self._blobs.files(directory)) if killed else ()
+        return [Tally.from_json(get_json(self._blobs, f"{directory}/{name}")["tally"]) for name in sorted(said)]
 
     def codes(self, step: str, shard_id: str) -> Mapping[int, str]:
         """See :meth:`Generation.codes`."""

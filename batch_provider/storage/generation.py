@@ -184,14 +184,6 @@ class Generation:
         names = self.blobs.files(f"{self.base}/attempts/{step}/{shard_id}")
         return [Close.from_json(get_json(self.blobs, f"{self.base}/attempts/{step}/{shard_id}/{n}")) for n in names]
 
-    def unclosed(self, step: str, shard_id: str) -> list[Tally]:
-        """What the attempts that were killed had last said of their work, at most a second before their end."""
-        closed = {name.removesuffix(".json") for name in self.blobs.files(f"{self.base}/attempts/{step}/{shard_id}")}
-        killed = [claim for claim in self.claim_ids(step, shard_id) if str(claim) not in closed]
-        said = set(self.blobs.files(f"{self.base}/progress/{step}/{shard_id}")) if killed else set()
-        names = [paths.progress_file(self.base, step, shard_id, claim) for claim in killed if f"{claim}.json" in said]
-        return [Tally.from_json(get_json(self.blobs, name)["tally"]) for name in names]
-
     def seal(self, step: str, shard: ShardRef, info: AttemptInfo) -> Close:
         """The close that counts for (step, shard); an open or absent one is closed ``abandoned`` by a higher claim.
 
