@@ -58,12 +58,12 @@ class DyingBlobs(MemoryBlobs):
         self.left: int | None = None
         self.after = False
 
-    def put(self, name: str, data: Any) -> None:
+    def put(self, name: str, data: Any, **options: Any) -> None:
         dies = self.left == 0
         if self.left is not None:
             self.left = None if dies else self.left - 1
         if not dies or self.after:
-            super().put(name, data)
+            super().put(name, data, **options)
         if dies:
             raise Killed
 

@@ -168,12 +168,14 @@ class CorruptCheckpointError(StorageError):
 
     retryable = False
 
-    def __init__(self, name: str, reason: str) -> None:
-        BatchError.__init__(
-            self,
-            f"{name} is damaged: {reason}. Clear the task of the step that wrote it: a damaged file is not "
-            f"adopted, and its records are processed again.",
+    def __init__(self, name: str, reason: str, *, is_input: bool = False) -> None:
+        advice = (
+            "It is a copy of the input: clear the load task with Downstream, so that the input is read again."
+            if is_input
+            else "Clear the task of the step that wrote it (with Downstream): a damaged file is not adopted, and its "
+            "records are processed again."
         )
+        BatchError.__init__(self, f"{name} is damaged: {reason}. {advice}")
         self.name, self.reason = name, reason
 
 

@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from batch_provider.domain.errors import StorageError
+from batch_provider.storage.disk import Disk
 
 TEMPORARY = ".tmp-"
 """Prefix of files that are not there yet; readers never see them, purge removes them."""
@@ -38,8 +39,14 @@ _ADVICE = {
 class Blobs(Protocol):
     """A store of named bytes. Names are relative, with ``/`` between parts."""
 
-    def put(self, name: str, data: pa.Buffer | bytes) -> None:
-        """Write all of ``data`` under ``name``: whole or absent. Raises StorageError."""
+    def put(self, name: str, data: pa.Buffer | bytes, *, durable: bool = False) -> None:
+        """Write all of ``data`` under ``name``: whole or absent. Raises StorageError.
+
+        Args:
+            name: of the file.
+            data: what it holds.
+            durable: its bytes survive a power loss if its name does. What has no digest to be checked by needs it.
+        """
         ...
 
     def get(self, name: str) -> pa.Buffer:
@@ -58,8 +65,12 @@ class Blobs(Protocol):
         """Remove a file, or a directory with all it holds; nothing happens if it is not there."""
         ...
 
-    def sync(self) -> None:
-        """Make everything put before this call survive a power loss."""
+    def sync(self, names: Iterable[str] = ()) -> None:
+        """Make everything put before this call survive a power loss.
+
+        Args:
+            names: files that another process has put and may not have lived to sync.
+        """
         ...
 
     def address(self, name: str) -> str:
@@ -70,20 +81,22 @@ class Blobs(Protocol):
 class LocalBlobs:
     """A directory of a file system that all workers see."""
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
+    def __init__(self, root: str | os.PathLike[str], disk: Disk | None = None) -> None:
         self.root = Path(root)
+        self._disk = disk or Disk()
         self._unsynced: set[Path] = set()
 
-    def put(self, name: str, data: pa.Buffer | bytes) -> None:
-        """Write under a temporary name, then rename; :meth:`sync` makes it durable."""
+    def put(self, name: str, data: pa.Buffer | bytes, *, durable: bool = False) -> None:
+        """Write under a temporary name, then rename; :meth:`sync` makes the name durable."""
         path = self.root / name
         temporary = path.with_name(f"{TEMPORARY}{secrets.token_hex(4)}-{path.name[:180]}")
         with _clear_errors("write", path):
             self._make_directory(path.parent)
             try:
-                with temporary.open("xb") as file:
-                    file.write(data)
-                temporary.replace(path)
+                self._disk.write(temporary, data)
+                if durable:
+                    self._disk.sync(temporary)
+                self._disk.rename(temporary, path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
@@ -93,7 +106,8 @@ class LocalBlobs:
         if directory.is_dir():
             return
         created = [parent for parent in (directory, *directory.parents) if not parent.is_dir()]
-        directory.mkdir(parents=True, exist_ok=True)
+        for parent in reversed(created):
+            self._disk.make_directory(parent)
         self._unsynced.update(created)  # a power loss must not take a directory above a file that was synced
 
     def get(self, name: str) -> pa.Buffer:
@@ -129,28 +143,21 @@ class LocalBlobs:
             else:
                 path.unlink(missing_ok=True)
 
-    def sync(self) -> None:
+    def sync(self, names: Iterable[str] = ()) -> None:
         """Fsync the files written since the last call, then the directories that name them."""
         pending, self._unsynced = self._unsynced, set()
         directories = {path.parent for path in pending}
+        for name in names:
+            path = self.root / name
+            pending.add(path)
+            directories.update(parent for parent in path.parents if parent.is_relative_to(self.root))
         for path in [*sorted(pending), *sorted(directories, reverse=True)]:
             with _clear_errors("sync", path):
-                _fsync(path)
+                self._disk.sync(path)
 
     def address(self, name: str) -> str:
         """Its path."""
         return str(self.root / name)
-
-
-def _fsync(path: Path) -> None:
-    try:
-        handle = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return  # replaced or purged since: there is nothing of it to keep
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager
@@ -171,7 +178,7 @@ class MemoryBlobs:
         self._data: dict[str, bytes] = {}
         self._lock = threading.Lock()
 
-    def put(self, name: str, data: pa.Buffer | bytes) -> None:
+    def put(self, name: str, data: pa.Buffer | bytes, *, durable: bool = False) -> None:  # noqa: ARG002
         """Keep a copy."""
         with self._lock:
             self._data[name] = bytes(data)
@@ -202,7 +209,7 @@ class MemoryBlobs:
             for key in [key for key in self._data if key == name or key.startswith(f"{name}/")]:
                 del self._data[key]
 
-    def sync(self) -> None:
+    def sync(self, names: Iterable[str] = ()) -> None:
         """Memory has nothing to sync."""
 
     def address(self, name: str) -> str:
@@ -210,9 +217,10 @@ class MemoryBlobs:
         return f"memory:{name}"
 
 
-def put_json(blobs: Blobs, name: str, data: Mapping[str, Any]) -> None:
-    """Write a small document that a person can read."""
-    blobs.put(name, json.dumps(data, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace"))
+def put_json(blobs: Blobs, name: str, data: Mapping[str, Any], *, durable: bool = True) -> None:
+    """Write a small document that a person can read; see :meth:`Blobs.put`."""
+    raw = json.dumps(data, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    blobs.put(name, raw, durable=durable)
 
 
 def get_json(blobs: Blobs, name: str) -> dict[str, Any]:

@@ -102,8 +102,14 @@ class CheckpointFile:
         return pa.table({name: self._decoded[name] for name in wanted})
 
 
-def open_checkpoint(blobs: Blobs, name: str, file: FileRef) -> CheckpointFile:
+def open_checkpoint(blobs: Blobs, name: str, file: FileRef, *, is_input: bool = False) -> CheckpointFile:
     """Read a file and verify its digest before anything is decoded.
+
+    Args:
+        blobs: where it is.
+        name: its full name.
+        file: its digest.
+        is_input: no step can make it again; for the message.
 
     Raises:
         CorruptCheckpointError: the bytes are not those that were written, or it is not there.
@@ -111,10 +117,11 @@ def open_checkpoint(blobs: Blobs, name: str, file: FileRef) -> CheckpointFile:
     try:
         data = blobs.get(name)
     except FileNotFoundError:
-        raise CorruptCheckpointError(blobs.address(name), "it is not there") from None
+        raise CorruptCheckpointError(blobs.address(name), "it is not there", is_input=is_input) from None
     found = digest_of(data)
     if found != file.digest:
-        raise CorruptCheckpointError(blobs.address(name), f"its digest is {found}, it was written as {file.digest}")
+        reason = f"its digest is {found}, it was written as {file.digest}"
+        raise CorruptCheckpointError(blobs.address(name), reason, is_input=is_input)
     return CheckpointFile(name, data)
 
 

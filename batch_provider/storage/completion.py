@@ -120,7 +120,8 @@ class Completion:
         return sorted({*self._blobs.files(f"{self._base}/stop"), *answered_stops(self._blobs, self._base)})
 
     def put_result(self, claim: ClaimId, result: BatchJobResult) -> None:
-        """Write the report; durable when this returns."""
+        """Write the report; it and all it names are durable when this returns."""
+        self._blobs.sync()
         put_json(self._blobs, paths.result_file(self._base, claim), result.to_json())
         self._blobs.sync()
 

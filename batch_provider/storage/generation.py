@@ -132,6 +132,7 @@ class Generation:
             f"{paths.claims_dir(self.base, claim.step, claim.shard)}/{claim.id}.json",
             claim.to_json(),
         )
+        self.blobs.sync()  # a claim lost with the power would leave its fence in the targets of writers
         winner = self.claim_ids(claim.step, claim.shard)[-1]
         if winner != claim.id:
             raise FencedError(claim.step, claim.shard, str(claim.id), str(winner))
@@ -146,6 +147,8 @@ class Generation:
             except CorruptCheckpointError:
                 continue  # its records are a gap now, and are processed again from upstream
             found[file] = Adopted(opened.footer.tally, opened.schema)
+        directory = paths.output_dir(self.base, claim.step, claim.shard)
+        self.blobs.sync(f"{directory}/{file.name}" for file in found)  # whoever wrote them may not have lived to do so
         return found
 
     def current_files(self, step: str, shard_id: str) -> tuple[FileRef, ...]:

@@ -125,7 +125,8 @@ class FileLayer(Layer[FileRef]):
 
     def _opened(self, file: FileRef) -> CheckpointFile:
         """Verified by its digest."""
-        return open_checkpoint(self._blobs, f"{self._directory}/{file.name}", file)
+        is_input = self.step == INPUT_PHASE
+        return open_checkpoint(self._blobs, f"{self._directory}/{file.name}", file, is_input=is_input)
 
     def path(self, file: FileRef) -> str | None:
         """In a local store."""

@@ -87,6 +87,7 @@ class InstanceStore:
         self._refuse_other_owners(None)
         claims = self.load_claims()
         if claims and (manifest := self.manifest_of(claims[-1])) and manifest.round_token == info.round_token:
+            self.blobs.sync([paths.manifest_file(f"{self.base}/{manifest.generation}")])
             return manifest
         claim = ClaimId.next(claims[-1] if claims else None)
         generation = paths.new_generation(self.blobs.directories(self.base))

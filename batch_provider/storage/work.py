@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import pyarrow as pa
 
+from batch_provider.domain.errors import StorageError
 from batch_provider.domain.instance import Claim, Close, Manifest
 from batch_provider.domain.layout import ClaimId, FileRef, ShardRef, Span, overlay
 from batch_provider.domain.names import RESERVED_COLUMNS
@@ -116,7 +117,7 @@ class HeldClaim:
         """Write the progress file."""
         name = paths.progress_file(self._generation, self.claim.step, self.shard.id, self.claim.id)
         document = {"round": self.claim.round, "at": self._clock.now().isoformat(), "tally": tally.to_json()}
-        put_json(self._blobs, name, document)
+        put_json(self._blobs, name, document, durable=False)  # advice for others, and written again in a second
 
     def failed_elsewhere(self) -> tuple[int, int]:
         """Sum the progress files of the highest claims of this round, and the input's failures."""
@@ -140,7 +141,7 @@ class HeldClaim:
             return Tally()
         try:
             document = get_json(self._blobs, f"{directory}/{names[-1]}")
-        except FileNotFoundError:
+        except (FileNotFoundError, StorageError):  # torn by a power loss: what is not told yet counts at a later look
             return Tally()
         return Tally.from_json(document["tally"]) if document["round"] == self.claim.round else Tally()
 

@@ -15,10 +15,11 @@ class FakeClock:
 
     def __init__(self, start: datetime = datetime(2030, 1, 1, tzinfo=UTC), tick_seconds: float = 0.0) -> None:
         self._start, self._tick, self._elapsed = start, tick_seconds, 0.0
+        self._shift = timedelta()
 
     def now(self) -> datetime:
         """The instant it shows."""
-        return self._start + timedelta(seconds=self.monotonic())
+        return self._start + self._shift + timedelta(seconds=self.monotonic())
 
     def monotonic(self) -> float:
         """Seconds since the start."""
@@ -28,3 +29,7 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         """Move it on."""
         self._elapsed += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Set the time of day, back if negative, as somebody who corrects a clock; intervals stay as they are."""
+        self._shift += timedelta(seconds=seconds)

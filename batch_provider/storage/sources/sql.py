@@ -153,7 +153,7 @@ def _place(first: int, names: Sequence[str], rows: Sequence[Any]) -> Locate:
 
 def _cursor(connection: Any) -> Any:
     """A cursor that leaves the rows on the server, where the driver needs to be asked for that."""
-    driver = type(connection).__module__.split(".")[0]
+    driver = connection.__class__.__module__.split(".")[0]
     if driver in {"psycopg", "psycopg2"}:
         return connection.cursor("batch_provider", withhold=bool(connection.autocommit))
     if driver in {"MySQLdb", "pymysql"}:

@@ -79,7 +79,7 @@ def dialect_of(connection: Any) -> Dialect:
     Raises:
         UnsupportedPayloadError: it is neither SQLite nor PostgreSQL.
     """
-    module = type(connection).__module__.partition(".")[0]
+    module = connection.__class__.__module__.partition(".")[0]  # __class__: a wrapped connection names the real one
     if module == "sqlite3":
         return SQLITE
     if module in ("psycopg2", "psycopg"):

@@ -110,10 +110,10 @@ def test_failed_load_can_be_tried_again():
 class ForgetfulBlobs(MemoryBlobs):
     """Cannot write down why a load failed."""
 
-    def put(self, name, data):
+    def put(self, name, data, **options):
         if name.endswith(".failed.json"):
             raise StorageError("write", name, "the disk is full")
-        super().put(name, data)
+        super().put(name, data, **options)
 
 
 def test_failure_that_cannot_be_written_down_hides_no_error(caplog):

@@ -662,7 +662,7 @@ def test_damaged_input_is_a_clear_error(tmp_path, damage):
     directory = f"{run.generation.base}/input"
     damage(tmp_path / directory / blobs.files(directory)[0])
 
-    with pytest.raises(CorruptCheckpointError):
+    with pytest.raises(CorruptCheckpointError, match=r"is damaged: .* clear the load task with Downstream"):
         process(run)
 
 
@@ -812,8 +812,8 @@ def test_of_two_claims_of_one_epoch_the_higher_token_wins():
 class RacingBlobs(MemoryBlobs):
     """Another attempt claims the shard at the same moment, and wins."""
 
-    def put(self, name, data):
-        super().put(name, data)
+    def put(self, name, data, **options):
+        super().put(name, data, **options)
         directory, _, file = name.rpartition("/")
         if "/claims/s1/" in name:
             super().put(f"{directory}/{file[:6]}-ffffffff.json", data)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from batch_provider import AcceptPolicy, AggregatorSpec, BatchJob, JobState
-from batch_provider.domain.errors import FencedError, StopRequestedError
+from batch_provider.domain.errors import FencedError, StopRequestedError, StorageError
 from batch_provider.domain.outcome import CloseOutcome
-from batch_provider.storage.blobs import put_json
-from batch_provider.testing import FakeClock, LocalRun
+from batch_provider.storage.blobs import MemoryBlobs, put_json
+from batch_provider.testing import FakeClock, Fault, Faults, FaultyBlobs, LocalRun
 from batch_provider.testing.contracts import Killed
 
 
@@ -274,3 +274,36 @@ def test_the_failures_of_a_call_trip_the_limit_when_it_is_committed():
     assert (result.step("tell").failed, result.step("tell").not_run) == (3, 0)
     (close,) = local.generation.attempts("tell", "01")
     assert close.outcome is CloseOutcome.DONE
+
+
+def test_a_store_that_cannot_be_read_fails_the_task_and_not_the_records():
+    """What the iterator raises passes through the function, and is none of its errors."""
+    called, gone, seen = [], [], []
+    with BatchJob("job", block_size=1) as job:
+
+        @job.step
+        def first(record):
+            return {"m": record["n"]}
+
+        @job.aggregator(streaming=True)
+        def last(records):
+            called.append(True)
+            seen.extend(records)
+
+    def fail(point):
+        if called and not gone:
+            gone.append(True)
+            raise StorageError("read", point.name, "the disk has gone")
+
+    store = MemoryBlobs()
+    LocalRun(job.spec, store=store).load(records(5))
+    LocalRun(job.spec, store=store).process(job.spec.step("first"), "01")
+    faulty = FaultyBlobs(store, Faults(Fault("get:before */steps/first/*", fail, times=None)))
+
+    with pytest.raises(StorageError, match="the disk has gone"):
+        LocalRun(job.spec, store=faulty).stream(job.spec.step("last"))
+
+    assert (called, seen) == ([True], [])
+    retry = LocalRun(job.spec, store=store)
+    retry.process_all()
+    assert retry.complete().successful_records == len(seen) == 5

@@ -15,6 +15,9 @@ import pytest
 
 from batch_provider.domain.errors import StorageError
 from batch_provider.storage.blobs import TEMPORARY, LocalBlobs, MemoryBlobs, get_json, put_json
+from batch_provider.testing import Faults, FaultyDisk
+
+AT = ("before", "after")
 
 
 @pytest.fixture(params=["memory", "disk"])
@@ -214,3 +217,16 @@ def test_files_can_be_read_by_the_group_as_the_umask_says(tmp_path):
     (tmp_path / "plain").write_bytes(b"1")
 
     assert stat.S_IMODE((tmp_path / "d/a").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_a_document_is_on_the_disk_before_its_name_is(tmp_path):
+    """It has no digest: torn by a power loss, nobody could tell it from a whole one, or read it."""
+    points = []
+    blobs = LocalBlobs(tmp_path, FaultyDisk(Faults(tell=lambda point: points.append(str(point)))))
+    blobs.put("plain", b"1")
+    assert [point.partition(" ")[0] for point in points] == [f"{do}:{at}" for do in ("write", "rename") for at in AT]
+    points.clear()
+    put_json(blobs, "document.json", {})
+    assert [point.partition(" ")[0] for point in points] == [
+        f"{do}:{at}" for do in ("write", "sync", "rename") for at in AT
+    ]

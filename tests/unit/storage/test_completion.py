@@ -29,8 +29,8 @@ def test_result_claims_come_one_after_the_other(run):
 class RacingBlobs(MemoryBlobs):
     """Another on-complete claims the result at the same moment."""
 
-    def put(self, name, data):
-        super().put(name, data)
+    def put(self, name, data, **options):
+        super().put(name, data, **options)
         directory, _, file = name.rpartition("/")
         if directory.endswith("claims/on_complete/all"):
             super().put(f"{directory}/{file[:6]}-ffffffff.json", b"{}")

@@ -159,15 +159,66 @@ class CountingBlobs(MemoryBlobs):
 
     def __init__(self):
         super().__init__()
-        self.syncs, self.unsynced = 0, []
+        self.syncs, self.unsynced, self.named = 0, [], []
+        self.unsynced_at = {}
 
-    def put(self, name, data):
-        super().put(name, data)
+    def put(self, name, data, **options):
+        self.unsynced_at[name.rpartition("/")[2]] = list(self.unsynced)
+        super().put(name, data, **options)
         self.unsynced.append(name)
 
-    def sync(self):
+    def sync(self, names=()):
         self.syncs += 1
         self.unsynced = []
+        self.named += names
+
+
+def test_a_claim_is_durable_before_its_work_begins():
+    """One that a power loss took would leave its fence in the targets of writers, above all later claims."""
+    blobs = CountingBlobs()
+    run = LocalRun(job_of(Step(returns=lambda record: waiting.append(list(blobs.unsynced)))), store=blobs)
+    waiting = []
+    run.load(numbers(1))
+    run.process(run.job.steps[0], "01")
+    assert waiting == [[]]
+
+
+def test_a_successor_makes_durable_what_it_adopts():
+    """The process that wrote it may have been killed before it came to that."""
+    blobs = CountingBlobs()
+    run = LocalRun(job_of(Step(dies_at=7), block_size=3), store=blobs)
+    run.load(numbers(10))
+    with pytest.raises(Killed):
+        run.process(run.job.steps[0], "01")
+    blobs.named = []
+    run.process(run.job.steps[0], "01")
+    assert blobs.named == checkpoint_files(blobs, run, "s1")[:2]
+
+
+def test_a_retried_load_makes_its_manifest_durable():
+    blobs = CountingBlobs()
+    run = LocalRun(job_of(Step()), store=blobs)
+    run.load(numbers(3))
+    run.load(numbers(3))
+    assert blobs.named == [f"{run.generation.base}/manifest.json"]
+
+
+def test_a_result_names_nothing_that_a_power_loss_could_tear():
+    blobs = CountingBlobs()
+    LocalRun(job_of(Step(fails={1})), store=blobs).run(numbers(3))
+    (result,) = [name for name in blobs.unsynced_at if name.startswith("result.")]
+    assert blobs.unsynced_at[result] == []
+
+
+def test_a_torn_progress_file_stops_nobody():
+    blobs = CountingBlobs()
+    run = LocalRun(job_of(Step(fails={8}), max_failed_records=2, block_size=2), store=blobs, shards=2)
+    run.load(numbers(10))
+    run.process(run.job.steps[0], "01")
+    (progress,) = blobs.files(f"{run.generation.base}/progress/s1/01")
+    blobs.put(f"{run.generation.base}/progress/s1/01/{progress}", b"")
+    run.process(run.job.steps[0], "02")
+    assert run.complete().failed_records == 1
 
 
 def test_checkpoints_are_synced_once_a_second_and_before_the_close():

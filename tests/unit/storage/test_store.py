@@ -65,12 +65,12 @@ class RacingBlobs(MemoryBlobs):
         super().__init__()
         self.rival, self.token = rival, token
 
-    def put(self, name, data):
+    def put(self, name, data, **options):
         if "/load/" in name:
             document = {"instance": asdict(self.rival)}
             path = paths.load_file(paths.instance_dir(self.rival), ClaimId(1, self.token))
             super().put(path, json.dumps(document).encode())
-        super().put(name, data)
+        super().put(name, data, **options)
 
 
 @pytest.mark.parametrize(("token", "goes_on"), [("00000000", False), ("ffffffff", True)], ids=["lower", "higher"])

@@ -142,12 +142,12 @@ class DyingStore:
     def __init__(self, blobs, after):
         self._blobs, self.after = blobs, after
 
-    def put(self, name, data):
+    def put(self, name, data, **options):
         if "/steps/" in name and self.after is not None:
             self.after -= 1
             if self.after < 0:
                 raise Killed
-        self._blobs.put(name, data)
+        self._blobs.put(name, data, **options)
 
     def __getattr__(self, name):
         return getattr(self._blobs, name)
