@@ -10,7 +10,7 @@ ARGS ?=
 
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test e2e lint fmt type arch check compose-check clean
+.PHONY: help setup demo up down test e2e crash lint fmt type arch check compose-check clean
 .PHONY: bench bench-quick bench-memory bench-profile
 
 help:  ## list the targets
@@ -32,6 +32,9 @@ test: $(INSTALLED)  ## the tests that need no servers
 
 e2e: $(INSTALLED)  ## the tests that start a real Airflow
 	@$(PY) -m pytest -m e2e $(ARGS)
+
+crash: $(INSTALLED)  ## kill jobs at every commit point, and tasks of a real Airflow at random; about ten minutes
+	@$(PY) -m pytest tests/crash -n 2 --dist loadgroup -m crash $(ARGS)
 
 lint: $(INSTALLED)  ## style and common mistakes
 	@$(PY) -m ruff check .
