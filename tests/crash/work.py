@@ -111,7 +111,7 @@ class Runner:
         mark: placeholder of its driver.
         faults: what goes wrong in this process.
         disk: below the faults.
-        forgets: whether Airflow never learned of a task that ended, so that it is done again.
+        forgets: whether Airflow never learned that the last task had ended, so that it tries it again.
         keyed: whether orders have a key, so that a redrive may change their rows.
     """
 
@@ -125,13 +125,15 @@ class Runner:
         forgets: bool = False,
         keyed: bool = False,
     ) -> None:
-        self.folder, self.forgets = folder, forgets
+        self.folder = folder
         self.job = make_job(folder, connect, mark, keyed)
         faults = faults or Faults()
         access = FaultyAccess(LocalAccess({"warehouse": connect}), faults)
         blobs = LocalBlobs(folder / "store", FaultyDisk(faults, disk))
         self.run = LocalRun(self.job, store=blobs, access=access, clock=SystemClock())
         self._journal = folder / "journal"
+        if forgets and self._journal.exists():
+            self._journal.write_text("".join(self._journal.read_text().splitlines(keepends=True)[:-1]))
 
     def work(self) -> None:
         """Every task that is not done."""
@@ -165,7 +167,7 @@ class Runner:
 
     def _once(self, task: str, do: Callable[[], Any]) -> None:
         done = self._journal.read_text().split() if self._journal.exists() else []
-        if task in done and not self.forgets:
+        if task in done:
             return
         do()
         with self._journal.open("a") as journal:
