@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from batch_provider.storage.sources.files import Files
     from batch_provider.storage.sources.records import Records
     from batch_provider.storage.sources.sql import Sql
+    from batch_provider.storage.writers.parquet_files import ParquetFiles
     from batch_provider.storage.writers.sql_table import SqlTable
     from batch_provider.task_group import BatchJob
 
@@ -54,6 +55,7 @@ __all__ = [
     "JobSpec",
     "JobState",
     "Outcome",
+    "ParquetFiles",
     "Records",
     "Sql",
     "SqlSpec",
@@ -85,6 +87,7 @@ _HOMES = {
     "JobSpec": "domain.spec",
     "JobState": "domain.outcome",
     "Outcome": "domain.outcome",
+    "ParquetFiles": "storage.writers.parquet_files",
     "Records": "storage.sources.records",
     "Sql": "storage.sources.sql",
     "SqlSpec": "domain.spec",

@@ -110,6 +110,11 @@ class StepSpec:
         return self.function.writer
 
     @property
+    def place(self) -> str | None:
+        """What the writer of this step must not share with another step's; None: it shares."""
+        return getattr(self.function.writer, "place", None) if isinstance(self.function, WriterSpec) else None
+
+    @property
     def expressions(self) -> tuple[str, ...]:
         """Every SQL expression of the step, to be checked when the DAG is parsed."""
         accept = (self.accept_expression,) if isinstance(self.accept_expression, str) else ()
@@ -192,6 +197,9 @@ class JobSpec:
             if step.name in seen:
                 raise DuplicateStepError(self.name, step.name)
             seen.add(step.name)
+        places = [place for step in self.steps if (place := step.place) is not None]
+        if twice := [place for place in places if places.count(place) > 1]:
+            raise InvalidOptionError("url", twice[0], "a directory of its own for each writer of a job")
         try:
             json.dumps(dict(self.variables))
         except (TypeError, ValueError) as error:

@@ -24,6 +24,8 @@ from batch_provider.engine.dead_letters import write_dead_letters
 from batch_provider.engine.fingerprint import fingerprint
 from batch_provider.engine.invoke import RecordError
 from batch_provider.engine.ports import Clock, GenerationStore
+from batch_provider.engine.publish import publish
+from batch_provider.engine.targets import Targets
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ def complete(
     info: AttemptInfo,
     clock: Clock,
     callback: Callable[[BatchJobResult], Any] | None = None,
+    targets: Targets | None = None,
 ) -> BatchJobResult:
     """Close an instance: the report is durable before the callback runs, so a callback can lose nothing.
 
@@ -66,6 +69,7 @@ def complete(
     account = reconcile(store, closes, job.max_redrives)
     result = _result(job, store, closes, account, clock.now())
     result = replace(result, stops=stops, dead_letters=write_dead_letters(store, closes, account.late, claim))
+    publish(job, store, closes, claim, result, targets)
     store.put_ledger(claim, result, list(closes.values()))
     store.put_result(claim, result)
     _shout(job, result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from batch_provider.domain.errors import InvalidOptionError
@@ -9,9 +10,9 @@ from batch_provider.domain.spec import AggregatorSpec, JobSpec, StepSpec, Writer
 from batch_provider.engine.aggregate import AggregatorStep
 from batch_provider.engine.ports import ShardWork
 from batch_provider.engine.record_step import RecordStep
-from batch_provider.engine.targets import Targets, Writer
+from batch_provider.engine.targets import BlockWriter, Targets, Writer
 from batch_provider.engine.vector_step import VectorStep
-from batch_provider.engine.write_step import TransactionalStep, WriteStep
+from batch_provider.engine.write_step import BlockWriteStep, TransactionalStep, WriteStep
 
 Runner = RecordStep | VectorStep | AggregatorStep
 
@@ -50,6 +51,9 @@ def _aggregator(  # what make_runner has, and the spec that it found
         raise InvalidOptionError("targets", None, f"connections: step {step.name!r} writes to a database")
     if spec.transaction is not None:
         return TransactionalStep(job, step, spec, constant, work.types, targets.transaction(spec.transaction))
+    if isinstance(step.writer, BlockWriter):
+        parts = partial(step.writer.open, targets.access, work.instance_id, work.generation, work.claim)
+        return BlockWriteStep(job, step, spec, constant, work.types, work, parts)
     writer: Writer = step.writer
     return WriteStep(
         job,

@@ -10,6 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import pyarrow as pa
 
 from batch_provider.domain.instance import Claim
+from batch_provider.domain.layout import ClaimId, Span
+from batch_provider.domain.outcome import JobState
 from batch_provider.engine.invoke import RecordError
 from batch_provider.engine.kept import Kept
 from batch_provider.engine.ports import SourceAccess
@@ -74,6 +76,81 @@ class Writer(Protocol):
 
     def open(self, access: SourceAccess, instance: str, generation: str, claim: Claim) -> WriterSession:
         """Fence earlier attempts, and find out what is written already."""
+        ...
+
+
+class BlockSession(Protocol):
+    """One attempt's parts: the output of a block, which counts if the block's checkpoint does."""
+
+    def write(self, span: Span, rows: Rows) -> Mapping[int, RecordError]:
+        """Write all rows of a block; returns by index the records that the target refused.
+
+        Raises:
+            StorageError: the target cannot be reached.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let the target go."""
+        ...
+
+
+@dataclass(frozen=True)
+class WrittenBlock:
+    """A block as its checkpoint has it.
+
+    Attributes:
+        claim: of the attempt that wrote it.
+        rows: records that succeeded.
+    """
+
+    shard: str
+    span: Span
+    claim: ClaimId
+    rows: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a step has written, when its instance is completed.
+
+    Attributes:
+        instance, generation, step: whose output it is.
+        claim: of the on-complete that says so.
+        state: the verdict.
+        at: ISO time of the report.
+        blocks: of every shard, in order.
+        sealed: shard → the claim whose close counts; what higher ones write is not known yet.
+    """
+
+    instance: str
+    generation: str
+    step: str
+    claim: ClaimId
+    state: JobState
+    at: str
+    blocks: Sequence[WrittenBlock]
+    sealed: Mapping[str, ClaimId]
+
+
+@runtime_checkable
+class BlockWriter(Protocol):
+    """A target of parts: it is told at on-complete which of them count. A declared value, as a Writer is."""
+
+    def describe(self) -> str:
+        """For messages: never a secret."""
+        ...
+
+    def open(self, access: SourceAccess, instance: str, generation: str, claim: Claim) -> BlockSession:
+        """Begin to write parts."""
+        ...
+
+    def publish(self, access: SourceAccess, written: Written) -> None:
+        """Show these parts to readers, and no others.
+
+        Raises:
+            DataLossError: one of them is not there.
+        """
         ...
 
 

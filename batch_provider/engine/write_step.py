@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from batch_provider.domain.errors import StorageError
+from batch_provider.domain.layout import Span
 from batch_provider.domain.outcome import Outcome
 from batch_provider.domain.spec import AggregatorSpec, JobSpec, StepSpec
 from batch_provider.engine.aggregate import AggregatorStep
-from batch_provider.engine.block import Block, BlockResult
+from batch_provider.engine.block import OUTCOME_BITS, Block, BlockResult
 from batch_provider.engine.invoke import PER_GROUP, UserFunction
-from batch_provider.engine.targets import GroupTransaction, Rows, WriterSession
+from batch_provider.engine.ports import ShardWork
+from batch_provider.engine.targets import BlockSession, GroupTransaction, Rows, WriterSession
 
 PER_TRANSACTION = (*PER_GROUP, "connection")
 
@@ -70,6 +73,78 @@ class WriteStep(AggregatorStep):
         result.outcome[accepted] = Outcome.SUCCEEDED
         result.outcome[list(result.errors)] = Outcome.FAILED
         return result
+
+
+class BlockWriteStep(AggregatorStep):
+    """Writes all rows of a block as one part, which counts if the block's checkpoint does.
+
+    A block that is redriven gets a new part: the rows that stand as they are go into it beside the new ones, so a row
+    that was made again is nowhere twice.
+
+    Args:
+        job, step, spec, constant, types: as of :class:`AggregatorStep`.
+        work: the attempt: it knows what a block had before.
+        open_session: called before the first write.
+    """
+
+    def __init__(  # what AggregatorStep has, the attempt and the target
+        self,
+        job: JobSpec,
+        step: StepSpec,
+        spec: AggregatorSpec,
+        constant: dict[str, Any],
+        types: Mapping[str, pa.DataType] | None,
+        work: ShardWork,
+        open_session: Callable[[], BlockSession],
+    ) -> None:
+        super().__init__(job, step, spec, constant, types)
+        self._work, self._open_session = work, open_session
+        self._session: BlockSession | None = None
+
+    def make_function(self, constant: dict[str, Any]) -> UserFunction:  # noqa: ARG002  # a writer needs none
+        """A writer calls no function of the author's."""
+        return UserFunction(self.step.name, _nothing, PER_GROUP, {})
+
+    def close(self) -> None:
+        """Let the target go."""
+        if self._session is not None:
+            self._session.close()
+
+    def run(self, block: Block, candidates: np.ndarray) -> BlockResult:
+        """Write what is accepted now and what stands from before."""
+        result = BlockResult(outcome=np.zeros(len(block), dtype=np.uint8))
+        result.outcome[candidates] = Outcome.SKIPPED
+        accepted, result.errors = self._accept.of(block, candidates)
+        standing = np.setdiff1d(self._succeeded_before(block.span), candidates)
+        began = perf_counter()
+        self._write(block, accepted, standing, result)
+        result.call_seconds = np.full(len(accepted), (perf_counter() - began) / max(1, len(accepted)))
+        result.outcome[accepted] = Outcome.SUCCEEDED
+        result.outcome[list(result.errors)] = Outcome.FAILED
+        return result
+
+    def _write(self, block: Block, accepted: np.ndarray, standing: np.ndarray, result: BlockResult) -> None:
+        positions = np.union1d(accepted, standing)
+        if not len(positions):
+            return
+        session = self._session = self._session or self._open_session()
+        table, kept = block.payload(positions)
+        consumed = block.table["_out"].to_numpy()[positions]
+        ids = positions + block.span.first
+        errors = session.write(block.span, Rows(ids.tolist(), consumed.tolist(), table, kept))
+        refused = {int(positions[row]): error for row, error in errors.items()}
+        if lost := refused.keys() & set(standing.tolist()):
+            error = refused[min(lost)]
+            raise StorageError("write", f"record {block.span.first + min(lost)} again", error.message)
+        result.errors.update(refused)
+
+    def _succeeded_before(self, span: Span) -> np.ndarray:
+        """Positions whose rows an earlier attempt has written, if this block was done before."""
+        for file in self._work.files:
+            if file.span == span:
+                outcome = self._work.previous(file)["_status"].to_numpy() & OUTCOME_BITS
+                return np.flatnonzero(outcome == Outcome.SUCCEEDED)
+        return np.empty(0, dtype=np.int64)
 
 
 class TransactionalStep(AggregatorStep):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from batch_provider import wiring
 from batch_provider.domain.errors import JobFailedError
 from batch_provider.domain.result import BatchJobResult
 from batch_provider.domain.spec import JobSpec
@@ -14,6 +15,7 @@ from batch_provider.operators._failures import airflow_errors
 from batch_provider.operators.alerts import alert_failures
 from batch_provider.operators.base import BatchOperator, DeclaredJob
 from batch_provider.storage.completion import Completion
+from batch_provider.storage.writers.targets import DatabaseTargets
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -58,5 +60,10 @@ class BatchOnCompleteOperator(BatchOperator):
         if generation is None:
             return load_failed(store.instance, store.load_failure(), callback, store.clock)
         return complete(
-            self.job, Completion(generation), info=self.attempt(context), clock=store.clock, callback=callback
+            self.job,
+            Completion(generation),
+            info=self.attempt(context),
+            clock=store.clock,
+            callback=callback,
+            targets=DatabaseTargets(wiring.AirflowAccess()),
         )

@@ -138,7 +138,14 @@ class LocalRun:
         """Close the instance; runs the job's on_complete function, if it has one."""
         callback = self.job.on_complete
         call = UserFunction("on_complete", callback, (), self._constant()).once if callback else None
-        return complete(self.job, Completion(self.generation), info=self.info, clock=self.clock, callback=call)
+        return complete(
+            self.job,
+            Completion(self.generation),
+            info=self.info,
+            clock=self.clock,
+            callback=call,
+            targets=DatabaseTargets(self._access),
+        )
 
     def run(self, source: Any = None) -> BatchJobResult:
         """All phases."""

@@ -23,6 +23,7 @@ from batch_provider import (
     BatchStreamOperator,
     Files,
     JobSpec,
+    ParquetFiles,
     Records,
     SqlTable,
     StepSpec,
@@ -104,6 +105,7 @@ def writing() -> None:
     with BatchJob("orders", source=SOURCE, max_failed_records=3, block_size=5, shards=2) as job:
         job.step(double)
         job.write("store", SqlTable("warehouse", "orders", key=["id"]), size=4)
+        job.write("lake", ParquetFiles("memory://lake/orders"), size=4)
 
 
 @manual

@@ -8,7 +8,18 @@ import re
 
 import pytest
 
-from batch_provider import AcceptPolicy, BatchJob, BatchJobResult, Files, JobState, Outcome, Records, Sql, SqlTable
+from batch_provider import (
+    AcceptPolicy,
+    BatchJob,
+    BatchJobResult,
+    Files,
+    JobState,
+    Outcome,
+    ParquetFiles,
+    Records,
+    Sql,
+    SqlTable,
+)
 from batch_provider.domain.limits import FailureLimit
 from batch_provider.domain.result import ErrorCount, StepResult
 from batch_provider.domain.spec import AggregatorSpec, CallPolicy, StepSpec
@@ -59,6 +70,7 @@ def _shown(value):
         ("Sql", _field_defaults(Sql)),
         ("Records", _field_defaults(Records)),
         ("SqlTable", _field_defaults(SqlTable)),
+        ("ParquetFiles", _field_defaults(ParquetFiles)),
         ("BatchJob", _parameter_defaults(BatchJob.__init__, {"source"})),
         ("LocalRun", _parameter_defaults(LocalRun.__init__)),
     ],

@@ -237,3 +237,7 @@ def test_a_writer_reaches_its_table_through_an_airflow_connection(run, orders, t
     assert [(error.exception, error.step, error.count) for error in done.result.errors] == [
         ("IntegrityError", "store", 2)
     ]
+    [manifest] = ParquetFiles("memory://lake/orders").manifests()
+    assert (manifest["instance"], manifest["state"], manifest["rows"]) == (
+        done.result.job_instance_id, "SUCCESSFUL", len(rows),
+    )  # fmt: skip

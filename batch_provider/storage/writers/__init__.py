@@ -1,5 +1,6 @@
-"""Where records go: writers that commit rows and the ids they are of in one transaction."""
+"""Where records go: writers that commit rows, each record exactly once."""
 
+from batch_provider.storage.writers.parquet_files import ParquetFiles
 from batch_provider.storage.writers.sql_table import SqlTable
 
-__all__ = ["SqlTable"]
+__all__ = ["ParquetFiles", "SqlTable"]
