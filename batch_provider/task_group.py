@@ -123,6 +123,7 @@ class BatchJob(JobNode):
         max_retry_delay: float | timedelta = 30.0,
         timeout: float | timedelta | None = None,
         concurrency: int = 1,
+        transaction: str | None = None,
         **task_options: Any,
     ) -> Callable[[F], F]: ...
 

@@ -11,7 +11,7 @@ from batch_provider.domain.errors import InvalidExpressionError, InvalidOptionEr
 from batch_provider.domain.spec import AggregatorSpec, CallPolicy, SqlSpec, StepSpec, WriterSpec
 
 _STEP_OPTIONS = frozenset(
-    {"accept_policy", "accept_expression", "reads", "drop", "output", "vectorised", "on_code_change"}
+    {"accept_policy", "accept_expression", "reads", "drop", "output", "vectorised", "on_code_change", "transaction"}
 )
 _CALL_OPTIONS = frozenset(CallPolicy.__dataclass_fields__)
 

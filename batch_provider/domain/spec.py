@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from inspect import iscoroutinefunction
 from types import MappingProxyType
 from typing import Any
 
@@ -41,6 +42,8 @@ class StepSpec:
         output: ``patch``: the returned keys are added or replaced; ``replace``: the returned dict is the payload.
         calls: retries, time limit and concurrency of the calls.
         aggregator: makes the step an aggregator.
+        transaction: Airflow connection that the function of a record step gets as ``connection``: what it does there
+            is committed when the call returns, and rolled back when it raises, for each record. It returns nothing.
         vectorised: the function takes and returns Arrow RecordBatches.
         on_code_change: what becomes of the records that an older version of the step's code or options has done, at
             the next attempt: ``keep`` them, or ``reprocess`` them all.
@@ -58,6 +61,7 @@ class StepSpec:
     aggregator: AggregatorSpec | None = None
     vectorised: bool = False
     on_code_change: str = "keep"
+    transaction: str | None = None
     task_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -79,6 +83,8 @@ class StepSpec:
             raise InvalidOptionError("drop or output", self.drop or self.output, "them on record steps only")
         elif not self.calls.is_plain:
             raise InvalidOptionError("calls", self.calls, "retries, timeout and concurrency on record steps only")
+        if self.transaction is not None:
+            self._check_transaction()
         if self.aggregator is not None and (self.vectorised or isinstance(self.function, SqlSpec)):
             raise InvalidOptionError("aggregator", self.aggregator, "a function that takes a list of records")
         expression = self.accept_expression
@@ -86,6 +92,18 @@ class StepSpec:
             raise InvalidExpressionError(expression, "it is empty")
         if expression is not None and not isinstance(expression, str) and not callable(expression):
             raise InvalidOptionError("accept_expression", expression, "a SQL expression or a callable")
+
+    def _check_transaction(self) -> None:
+        """One connection, one record at a time, and no output that a crash after the commit could lose."""
+        if not (isinstance(self.transaction, str) and self.transaction and self.is_record_step):
+            raise InvalidOptionError("transaction", self.transaction, "the id of a connection, and it on a record step")
+        is_async = iscoroutinefunction(self.function) or iscoroutinefunction(getattr(self.function, "__call__", None))  # noqa: B004
+        if is_async or self.calls.timeout is not None or self.calls.concurrency > 1 or self.output != "patch":
+            one = "a plain function without timeout, concurrency and output beside it: records share one connection"
+            raise InvalidOptionError("transaction", self.transaction, one)
+        if self.on_code_change != "keep":
+            never = "'keep' with transaction=: a record whose transaction is committed is never called again"
+            raise InvalidOptionError("on_code_change", self.on_code_change, never)
 
     @property
     def call(self) -> Callable[..., Any]:

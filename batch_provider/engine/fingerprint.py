@@ -24,6 +24,7 @@ def fingerprint(step: StepSpec) -> str:
         step.drop,
         step.output,
         repr(step.aggregator),
+        step.transaction,
         repr(step.calls),
     )
     digest.update(repr(options).encode())

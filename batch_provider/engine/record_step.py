@@ -37,8 +37,12 @@ class RecordStep:
         self.step = step
         self._initial = variables_text(job)
         self._accept = Acceptance(job, step, constant)
-        self.function = UserFunction(step.name, step.call, PER_RECORD, constant, step.calls)
+        self.function = self.make_function(constant)
         self._patches = PatchWriter(step, types or {})
+
+    def make_function(self, constant: dict[str, Any]) -> UserFunction:
+        """What is called for each record."""
+        return UserFunction(self.step.name, self.step.call, PER_RECORD, constant, self.step.calls)
 
     def close(self) -> None:
         """Nothing is held open."""

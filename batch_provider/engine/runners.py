@@ -11,6 +11,7 @@ from batch_provider.engine.aggregate import AggregatorStep
 from batch_provider.engine.ports import ShardWork
 from batch_provider.engine.record_step import RecordStep
 from batch_provider.engine.targets import BlockWriter, Targets, Writer
+from batch_provider.engine.transaction_step import TransactionalRecordStep
 from batch_provider.engine.vector_step import VectorStep
 from batch_provider.engine.write_step import BlockWriteStep, TransactionalStep, WriteStep
 
@@ -34,7 +35,12 @@ def make_runner(
     """
     if step.aggregator is not None:
         return _aggregator(job, step, step.aggregator, constant, work, targets)
-    return VectorStep(job, step, constant) if step.is_vector_step else RecordStep(job, step, constant, work.types)
+    if step.is_vector_step:
+        return VectorStep(job, step, constant)
+    if step.transaction is None:
+        return RecordStep(job, step, constant, work.types)
+    place = (step.transaction, work.instance_id, work.generation, work.claim)
+    return TransactionalRecordStep(job, step, constant, work.types, partial(_reached(targets, step).records, *place))
 
 
 def _aggregator(  # what make_runner has, and the spec that it found
@@ -47,8 +53,7 @@ def _aggregator(  # what make_runner has, and the spec that it found
 ) -> AggregatorStep:
     if not isinstance(step.function, WriterSpec) and spec.transaction is None:
         return AggregatorStep(job, step, spec, constant, work.types)
-    if targets is None:
-        raise InvalidOptionError("targets", None, f"connections: step {step.name!r} writes to a database")
+    targets = _reached(targets, step)
     if spec.transaction is not None:
         return TransactionalStep(job, step, spec, constant, work.types, targets.transaction(spec.transaction))
     if isinstance(step.writer, BlockWriter):
@@ -63,3 +68,9 @@ def _aggregator(  # what make_runner has, and the spec that it found
         work.types,
         lambda: writer.open(targets.access, work.instance_id, work.generation, work.claim),
     )
+
+
+def _reached(targets: Targets | None, step: StepSpec) -> Targets:
+    if targets is None:
+        raise InvalidOptionError("targets", None, f"connections: step {step.name!r} writes to a database")
+    return targets

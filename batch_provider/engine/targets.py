@@ -162,6 +162,26 @@ class GroupTransaction(AbstractContextManager[Any], Protocol):
         ...
 
 
+class RecordSession(Protocol):
+    """A connection with a transaction for each record, which remembers whose are committed."""
+
+    def has(self, record_id: int, consumed: int) -> bool:
+        """Whether the transaction of a record is committed, made from the upstream row of that epoch."""
+        ...
+
+    def record(self, record_id: int, consumed: int) -> AbstractContextManager[Any]:
+        """The connection; what is done there is committed with the record's id, or rolled back."""
+        ...
+
+    def merge_notes(self, span: Span) -> None:
+        """Write down the ids of a block in short."""
+        ...
+
+    def close(self) -> None:
+        """Let the database go."""
+        ...
+
+
 class Targets(Protocol):
     """How a task reaches what it writes to."""
 
@@ -172,4 +192,8 @@ class Targets(Protocol):
 
     def transaction(self, conn_id: str) -> GroupTransaction:
         """A connection for an aggregator that writes by itself."""
+        ...
+
+    def records(self, conn_id: str, instance: str, generation: str, claim: Claim) -> RecordSession:
+        """A connection for a record step that writes by itself; earlier attempts are fenced."""
         ...

@@ -8,6 +8,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from batch_provider import ParquetFiles
 from batch_provider.domain.outcome import JobState
 
 pytestmark = pytest.mark.integration

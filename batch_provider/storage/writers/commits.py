@@ -17,6 +17,7 @@ from typing import Any
 
 from batch_provider.domain.errors import FencedError, OlderGenerationError
 from batch_provider.domain.instance import Claim
+from batch_provider.domain.layout import Span
 from batch_provider.storage.writers.dialect import Dialect
 
 _TABLES = (
@@ -126,6 +127,17 @@ class CommitLog:
         for first, last, epoch in id_ranges(ids, consumed):
             row = (*self._place.row, first, last, epoch, self._claim)
             cursor.execute(f"INSERT INTO _batch_commits VALUES ({marks})", row)
+
+    def merge(self, cursor: Any, span: Span) -> None:
+        """Make ranges of the notes that this claim has made of single ids in ``span``."""
+        mark = self._dialect.mark
+        own = f"{self.where} AND claim = {mark} AND first_id BETWEEN {mark} AND {mark}"
+        parameters = (*self._place.row, self._claim, span.first, span.last)
+        cursor.execute(f"SELECT first_id, consumed FROM _batch_commits WHERE {own} AND first_id = last_id", parameters)
+        found = cursor.fetchall()
+        if len(found) > 1:
+            cursor.execute(f"DELETE FROM _batch_commits WHERE {own} AND first_id = last_id", parameters)
+            self.note(cursor, [row[0] for row in found], [row[1] for row in found])
 
     def written(self) -> dict[int, int]:
         """Record id → the epoch of the upstream row that its latest commit was made from."""

@@ -11,6 +11,8 @@ from typing import Any
 
 from batch_provider.domain.errors import UnsupportedPayloadError
 
+_IN_TRANSACTION = 2  # libpq's PQTRANS_INTRANS, in psycopg and psycopg2
+
 
 @dataclass(frozen=True)
 class Dialect:
@@ -35,6 +37,14 @@ class Dialect:
         if self.name == "sqlite":
             connection.isolation_level = None  # no transaction but those that are begun here
             connection.execute("PRAGMA busy_timeout = 60000")
+
+    def is_in_transaction(self, connection: Any) -> bool:
+        """Whether a transaction is open, and not aborted by an error."""
+        if self.name == "sqlite":
+            return bool(connection.in_transaction)
+        if hasattr(connection, "get_transaction_status"):  # psycopg2
+            return bool(connection.get_transaction_status() == _IN_TRANSACTION)
+        return bool(connection.info.transaction_status == _IN_TRANSACTION)
 
     def value(self, value: Any) -> Any:
         """A value as the driver takes it."""

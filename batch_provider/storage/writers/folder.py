@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -57,7 +57,7 @@ class FsspecBlobs:
     def __init__(self, filesystem: Any, path: str) -> None:
         self._fs, self._root = filesystem, path.rstrip("/")
 
-    def put(self, name: str, data: pa.Buffer | bytes) -> None:
+    def put(self, name: str, data: pa.Buffer | bytes, *, durable: bool = False) -> None:  # noqa: ARG002
         """Write it at once."""
         path = self._path(name)
         with self._clear_errors("write", path):
@@ -107,7 +107,7 @@ class FsspecBlobs:
             except FileNotFoundError:
                 return
 
-    def sync(self) -> None:
+    def sync(self, names: Iterable[str] = ()) -> None:
         """What is put is durable when the put returns."""
 
     def address(self, name: str) -> str:

@@ -167,7 +167,7 @@ class PartSession:
         )
         data = sink.getvalue()
         name = f"part-{self._claim.shard}-{self._claim.id}-{xxhash.xxh3_128_hexdigest(data)}.parquet"
-        self._folder.put(f"{self._directory}/{name}", data)
+        self._folder.put(f"{self._directory}/{name}", data, durable=True)
         self._folder.sync()
 
 

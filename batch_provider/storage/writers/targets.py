@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from batch_provider.domain.instance import Claim
 from batch_provider.engine.ports import SourceAccess
-from batch_provider.storage.writers.transactions import ConnectionTransaction
+from batch_provider.storage.writers.commits import Place
+from batch_provider.storage.writers.transactions import ConnectionTransaction, RecordTransactions
 
 
 @dataclass(frozen=True)
@@ -17,3 +19,7 @@ class DatabaseTargets:
     def transaction(self, conn_id: str) -> ConnectionTransaction:
         """A connection for an aggregator that writes by itself."""
         return ConnectionTransaction(self.access, conn_id)
+
+    def records(self, conn_id: str, instance: str, generation: str, claim: Claim) -> RecordTransactions:
+        """A connection for a record step that writes by itself."""
+        return RecordTransactions(self.access, conn_id, Place.of(instance, generation, claim), str(claim.id))

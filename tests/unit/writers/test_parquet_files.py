@@ -119,12 +119,12 @@ class DyingStore:
     def __init__(self, blobs, after, kind="/steps/"):
         self._blobs, self.after, self._kind = blobs, after, kind
 
-    def put(self, name, data):
+    def put(self, name, data, **options):
         if self._kind in name and self.after is not None:
             self.after -= 1
             if self.after < 0:
                 raise Killed
-        self._blobs.put(name, data)
+        self._blobs.put(name, data, **options)
 
     def __getattr__(self, name):
         return getattr(self._blobs, name)
