@@ -6,8 +6,9 @@ BatchError
 ├─ LoadError                          the input could not become an instance
 │  ├─ SourceError                     retried: the input may be readable later
 │  └─ UnsupportedPayloadError · DuplicateInstanceError · TooManyRecordsError
+├─ InstanceNotFoundError · NotLoadedError · RedriveRefusedError     what was asked for cannot be done
 ├─ StorageError                       retried: the store may answer later
-│  └─ CheckpointMissingError · LayoutVersionError · CorruptCheckpointError     not retried
+│  └─ CheckpointMissingError · GenerationGoneError · LayoutVersionError · CorruptCheckpointError     not retried
 ├─ StopProcessingError                the engine's own decision; not retried
 │  └─ FailureLimitExceededError · DeadlineExceededError · StopRequestedError · FencedError
 ├─ StepsChangedError                  the job has other steps now than its load knew
@@ -125,6 +126,38 @@ class TooManyRecordsError(LoadError):
         self.maximum = maximum
 
 
+class InstanceNotFoundError(BatchError):
+    """No instance, or more than one, is what was asked for."""
+
+    def __init__(self, text: str, candidates: Iterable[str]) -> None:
+        found = sorted(candidates)
+        if found:
+            shown = ", ".join(found[:10]) + (f" and {len(found) - 10} more" if len(found) > 10 else "")
+            message = f"{text!r} means {len(found)} instances: {shown}. Give the whole id, or name DAG and job."
+        else:
+            message = f"No instance is called {text!r}. List those there are with: airflow batch list"
+        super().__init__(message)
+        self.text, self.candidates = text, tuple(found)
+
+
+class NotLoadedError(BatchError):
+    """An instance has no loaded input, so it cannot be asked to do something."""
+
+    def __init__(self, instance: str) -> None:
+        super().__init__(
+            f"Instance {instance!r} has no loaded input yet. Wait until it is loaded, or mark its load task failed."
+        )
+        self.instance = instance
+
+
+class RedriveRefusedError(BatchError):
+    """There is nothing to process again, or not now."""
+
+    def __init__(self, instance: str, reason: str) -> None:
+        super().__init__(f"Instance {instance!r} is not redriven: {reason}")
+        self.instance, self.reason = instance, reason
+
+
 class StorageError(BatchError):
     """The store did not do what was asked of it."""
 
@@ -147,6 +180,20 @@ class CheckpointMissingError(StorageError):
             f"Downstream) so that it is made again.",
         )
         self.step, self.shard = step, shard
+
+
+class GenerationGoneError(StorageError):
+    """A task is to work on a generation that is not in the store."""
+
+    retryable = False
+
+    def __init__(self, generation: str) -> None:
+        BatchError.__init__(
+            self,
+            f"{generation} is not in the store: it was purged, or this worker's [batch_provider] storage_path is "
+            f"another one. Clear the load task with Downstream so that the input is read again.",
+        )
+        self.generation = generation
 
 
 class LayoutVersionError(StorageError):

@@ -56,12 +56,15 @@ class AttemptInfo:
     Attributes:
         round_token: tells a retry (same token) from a clear or a new run (another one).
         host, pid, try_number: for the report.
+        task_id, map_index: the Airflow task, for whoever has to clear it; empty and -1 outside of Airflow.
     """
 
     round_token: str = "local"  # noqa: S105  # no secret: it names a round
     host: str = ""
     pid: int = 0
     try_number: int = 1
+    task_id: str = ""
+    map_index: int = -1
 
 
 @dataclass(frozen=True)

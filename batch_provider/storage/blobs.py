@@ -12,8 +12,10 @@ import os
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +23,7 @@ import pyarrow as pa
 
 from batch_provider.domain.errors import StorageError
 from batch_provider.storage.disk import Disk
+from batch_provider.storage.usage import Usage, old_files, usage_of
 
 TEMPORARY = ".tmp-"
 """Prefix of files that are not there yet; readers never see them, purge removes them."""
@@ -63,6 +66,14 @@ class Blobs(Protocol):
 
     def delete(self, name: str) -> None:
         """Remove a file, or a directory with all it holds; nothing happens if it is not there."""
+        ...
+
+    def usage(self, name: str) -> Usage:
+        """Bytes, files and the last write of a file or directory; nothing if it does not exist."""
+        ...
+
+    def leftovers(self, age: timedelta) -> list[str]:
+        """Files that were never finished and have not been written to for ``age``."""
         ...
 
     def sync(self, names: Iterable[str] = ()) -> None:
@@ -143,6 +154,14 @@ class LocalBlobs:
             else:
                 path.unlink(missing_ok=True)
 
+    def usage(self, name: str) -> Usage:
+        """By walking it."""
+        return usage_of(self.root / name)
+
+    def leftovers(self, age: timedelta) -> list[str]:
+        """Temporary files by the time of their last change."""
+        return old_files(self.root, TEMPORARY, age)
+
     def sync(self, names: Iterable[str] = ()) -> None:
         """Fsync the files written since the last call, then the directories that name them."""
         pending, self._unsynced = self._unsynced, set()
@@ -176,12 +195,13 @@ class MemoryBlobs:
 
     def __init__(self) -> None:
         self._data: dict[str, bytes] = {}
+        self._written: dict[str, float] = {}
         self._lock = threading.Lock()
 
     def put(self, name: str, data: pa.Buffer | bytes, *, durable: bool = False) -> None:  # noqa: ARG002
         """Keep a copy."""
         with self._lock:
-            self._data[name] = bytes(data)
+            self._data[name], self._written[name] = bytes(data), time.time()
 
     def get(self, name: str) -> pa.Buffer:
         """The bytes under ``name``."""
@@ -208,6 +228,16 @@ class MemoryBlobs:
         with self._lock:
             for key in [key for key in self._data if key == name or key.startswith(f"{name}/")]:
                 del self._data[key]
+
+    def usage(self, name: str) -> Usage:
+        """Of what is in memory."""
+        names = [name] if name in self._data else [f"{name}/{rest}".lstrip("/") for rest in self._below(name)]
+        newest = datetime.fromtimestamp(max(self._written[each] for each in names), UTC) if names else None
+        return Usage(sum(len(self._data[each]) for each in names), len(names), newest)
+
+    def leftovers(self, age: timedelta) -> list[str]:  # noqa: ARG002  # of the protocol
+        """None: a write to memory is never half done."""
+        return []
 
     def sync(self, names: Iterable[str] = ()) -> None:
         """Memory has nothing to sync."""

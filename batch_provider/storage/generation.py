@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +11,7 @@ from batch_provider.domain.errors import (
     CheckpointMissingError,
     CorruptCheckpointError,
     FencedError,
+    GenerationGoneError,
     InvalidOptionError,
     LayoutVersionError,
     StepsChangedError,
@@ -65,7 +67,10 @@ class Generation:
             InvalidOptionError: the job did not have this step when its input was loaded.
             FencedError: another attempt claimed it at the same moment, and wins.
             SourceError: the input was not copied, and has changed.
+            GenerationGoneError: it has been purged.
         """
+        if not self.blobs.files(self.base):
+            raise GenerationGoneError(self.blobs.address(self.base))
         self.check_input()
         if job is not None:
             self._check_steps(job)
@@ -205,7 +210,7 @@ class Generation:
             adopted=tuple(adopted),
             upstream=highest.upstream if highest else None,
             round=len(self.result_claims()),
-            info=info,
+            info=replace(info, task_id=""),  # on-complete's own task is not the one to clear
             started_at=self.clock.now().isoformat(),
         )
         self._put_claim(claim)

@@ -20,6 +20,11 @@ def instance_dir(instance: JobInstance) -> str:
     return f"{ROOT}/{instance.dag_id}/{instance.job}/{instance.id}"
 
 
+def tickets_dir(dag_id: str, job: str) -> str:
+    """The order of a job's instances; no instance id begins with a dot."""
+    return f"{ROOT}/{dag_id}/{job}/.tickets"
+
+
 def new_generation(present: list[str]) -> str:
     """The name of the generation after those ``present``."""
     return f"g{max((generation_number(name) or 0 for name in present), default=0) + 1}-{secrets.token_hex(4)}"
@@ -39,6 +44,11 @@ def load_file(base: str, claim: ClaimId) -> str:
 def load_failure(base: str, claim: ClaimId) -> str:
     """Why an attempt to load failed."""
     return f"{base}/load/{claim}.failed.json"
+
+
+def stop_file(generation: str, name: str) -> str:
+    """A request to stop."""
+    return f"{generation}/stop/{name}.json"
 
 
 def manifest_file(generation: str) -> str:

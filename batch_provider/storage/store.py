@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 
 import pyarrow as pa
 
-from batch_provider.domain.errors import DuplicateInstanceError, FencedError
+from batch_provider.domain.errors import DuplicateInstanceError, FencedError, NotLoadedError
 from batch_provider.domain.instance import AttemptInfo, JobInstance, Manifest
 from batch_provider.domain.layout import ClaimId, FileRef, Span
 from batch_provider.domain.names import RESERVED_COLUMNS
@@ -84,7 +86,7 @@ class InstanceStore:
         Raises:
             DuplicateInstanceError: the id belongs to another DAG, run or job; nothing was created.
         """
-        self._refuse_other_owners(None)
+        self._refuse_other_owners()
         claims = self.load_claims()
         if claims and (manifest := self.manifest_of(claims[-1])) and manifest.round_token == info.round_token:
             self.blobs.sync([paths.manifest_file(f"{self.base}/{manifest.generation}")])
@@ -100,20 +102,24 @@ class InstanceStore:
         name = paths.load_file(self.base, claim)
         put_json(self.blobs, name, document)
         try:
-            self._refuse_other_owners(claim)
+            self._refuse_other_owners()
         except DuplicateInstanceError:
             self.blobs.delete(name)
             raise
         return LoadWork(self, claim, generation, info)
 
-    def _refuse_other_owners(self, own: ClaimId | None) -> None:
-        """Of two owners that claim one id at the same moment, at most the one with the lowest claim goes on."""
+    def _refuse_other_owners(self) -> None:
+        """Of two owners that claim one id at the same moment at most one goes on; it may be that neither does.
+
+        Each looks again after it has put its claim, so the one that puts it last sees the other. To let the lower
+        claim win would be wrong: it may be put after the holder of the higher one has looked.
+        """
         for dag_id in self.blobs.directories(paths.ROOT):
             for job in self.blobs.directories(f"{paths.ROOT}/{dag_id}"):
                 base = f"{paths.ROOT}/{dag_id}/{job}/{self.instance.id}"
                 for claim in load_claims(self.blobs, base):
                     owner = self._owner(paths.load_file(base, claim))
-                    if owner and owner.owner != self.instance.owner and (own is None or claim < own):
+                    if owner and owner.owner != self.instance.owner:
                         raise DuplicateInstanceError(self.instance.id, owner.owner)
 
     def _owner(self, name: str) -> JobInstance | None:
@@ -128,16 +134,30 @@ class InstanceStore:
 
     def manifest_of(self, claim: ClaimId) -> Manifest | None:
         """What an attempt to load committed, or None."""
-        name = str(get_json(self.blobs, paths.load_file(self.base, claim))["generation"])
         try:
-            return self.generation(name).manifest
+            return self.generation(self.generation_name(claim)).manifest
         except FileNotFoundError:
             return None
+
+    def generation_name(self, claim: ClaimId) -> str:
+        """Which generation an attempt to load writes."""
+        return str(get_json(self.blobs, paths.load_file(self.base, claim))["generation"])
+
+    def load_started(self) -> datetime:
+        """When the latest attempt to load began.
+
+        Raises:
+            LookupError: there was none.
+        """
+        claims = self.load_claims()
+        if not claims:
+            raise LookupError(f"nobody began to load instance {self.instance.id!r}")
+        return datetime.fromisoformat(get_json(self.blobs, paths.load_file(self.base, claims[-1]))["started_at"])
 
     def load_failure(self) -> LoadFailure | None:
         """Why the latest attempt to load failed, if it did: another owner's id is never loaded."""
         try:
-            self._refuse_other_owners(None)
+            self._refuse_other_owners()
         except DuplicateInstanceError as error:
             at = self.clock.now().isoformat()
             return LoadFailure(JobState.FAILED_INPUT, type(error).__name__, str(error), at)
@@ -168,6 +188,23 @@ class InstanceStore:
         """The latest result of a generation (default: of the latest load), or None while there is none."""
         found = self.generation(generation) if generation else self.latest()
         return read_result(found) if found else None
+
+    def request_stop(self, reason: str, *, by: str = "") -> str:
+        """Ask the instance to stop at the next block boundary; returns the name of the request.
+
+        It holds until a result answers it: one that comes too late stops the next rerun.
+
+        Raises:
+            NotLoadedError: nothing is loaded yet, so there is nothing to stop.
+        """
+        generation = self.latest()
+        if generation is None:
+            raise NotLoadedError(self.instance.id)
+        name = str(uuid.uuid4())
+        document = {"reason": reason, "by": by, "at": self.clock.now().isoformat()}
+        put_json(self.blobs, paths.stop_file(generation.base, name), document)
+        self.blobs.sync()
+        return name
 
 
 def read_result(generation: Generation) -> BatchJobResult | None:

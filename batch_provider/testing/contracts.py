@@ -11,6 +11,7 @@ A suite is a class of pytest tests; a subclass gives the fixture with the implem
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -65,6 +66,18 @@ class BlobsContract:
         blobs.delete("d")
         blobs.delete("d")
         assert blobs.directories("") == ["dd"]
+
+    def test_usage_counts_files_and_bytes_at_any_depth(self, blobs: Blobs) -> None:
+        """And says when something was last written; purge goes by that."""
+        assert blobs.usage("absent").newest is None
+        for name in ("d/a", "d/sub/c", "dd/x"):
+            blobs.put(name, b"123")
+        found = blobs.usage("d")
+        assert (found.bytes, found.files) == (6, 2)
+        assert blobs.usage("d/a").bytes == 3
+        assert found.newest is not None
+        assert found.newest.tzinfo is not None
+        assert blobs.leftovers(timedelta(0)) == []
 
     def test_sync_can_be_called_at_any_time(self, blobs: Blobs) -> None:
         """Before anything is put, after it, and after it was deleted."""

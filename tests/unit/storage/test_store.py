@@ -43,7 +43,7 @@ def test_earlier_attempt_to_load_cannot_commit_after_a_later_one_began():
     assert store.latest() is None
 
 
-def test_of_two_owners_at_the_same_moment_the_lower_claim_goes_on():
+def test_an_owner_that_is_there_is_seen_whatever_its_claim():
     blobs = MemoryBlobs()
     mine, theirs = store_of(blobs), store_of(blobs, dag="other")
     work = mine.begin_load(INFO)
@@ -73,15 +73,11 @@ class RacingBlobs(MemoryBlobs):
         super().put(name, data, **options)
 
 
-@pytest.mark.parametrize(("token", "goes_on"), [("00000000", False), ("ffffffff", True)], ids=["lower", "higher"])
-def test_owner_that_loses_the_race_leaves_nothing(token, goes_on):
+@pytest.mark.parametrize("token", ["00000000", "ffffffff"], ids=["lower", "higher"])
+def test_owner_that_loses_the_race_leaves_nothing(token):
     rival = JobInstance("flights-1", "other", "run", "flights")
-    blobs = RacingBlobs(rival, token)
-    store = store_of(blobs)
+    store = store_of(RacingBlobs(rival, token))
 
-    if goes_on:
-        assert store.begin_load(INFO).claim.epoch == 1
-        return
     with pytest.raises(DuplicateInstanceError, match="belongs to DAG 'other'"):
         store.begin_load(INFO)
 
