@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from batch_provider.operators.aggregate import BatchAggregatorOperator, BatchStreamOperator
     from batch_provider.operators.load import BatchJobOperator
     from batch_provider.operators.on_complete import BatchOnCompleteOperator
+    from batch_provider.operators.purge import BatchPurgeOperator
     from batch_provider.operators.step import BatchStepOperator
     from batch_provider.storage.sources.files import Files
     from batch_provider.storage.sources.records import Records
@@ -44,6 +45,7 @@ __all__ = [
     "BatchJobResult",
     "BatchNotifier",
     "BatchOnCompleteOperator",
+    "BatchPurgeOperator",
     "BatchStepOperator",
     "BatchStreamOperator",
     "CallPolicy",
@@ -76,6 +78,7 @@ _HOMES = {
     "BatchJobResult": "domain.result",
     "BatchNotifier": "notifications.notifier",
     "BatchOnCompleteOperator": "operators.on_complete",
+    "BatchPurgeOperator": "operators.purge",
     "BatchStepOperator": "operators.step",
     "BatchStreamOperator": "operators.aggregate",
     "CallPolicy": "domain.spec",

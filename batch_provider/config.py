@@ -23,6 +23,8 @@ class Settings:
     """Records in a block; None: chosen from the input's size."""
     max_failed_records: int
     """Failed records a job takes before it stops; -1: it never stops."""
+    retention_days: int
+    """Days that purge keeps an instance after the last write to it."""
 
 
 def load_settings() -> Settings:
@@ -35,6 +37,7 @@ def load_settings() -> Settings:
         storage_path=_storage_path(_option("storage_path")),
         block_size=_block_size(_option("block_size")),
         max_failed_records=_whole_number("max_failed_records", minimum=-1),
+        retention_days=_whole_number("retention_days", minimum=1),
     )
 
 

@@ -22,10 +22,13 @@ def get_provider_info() -> dict[str, Any]:
                     "batch_provider.operators.step",
                     "batch_provider.operators.aggregate",
                     "batch_provider.operators.on_complete",
+                    "batch_provider.operators.purge",
                 ],
             }
         ],
         "hooks": [{"integration-name": _INTEGRATION, "python-modules": ["batch_provider.hooks.batch"]}],
+        "triggers": [{"integration-name": _INTEGRATION, "python-modules": ["batch_provider.triggers"]}],
+        "cli": ["batch_provider.cli.definition.get_cli_commands"],
         "task-decorators": [{"name": "batch_step", "class-name": "batch_provider.decorators.batch_step_task"}],
         "notifications": ["batch_provider.notifications.notifier.BatchNotifier"],
         "config": {
@@ -62,6 +65,16 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "integer",
                         "example": "100",
                         "default": "0",
+                    },
+                    "retention_days": {
+                        "description": (
+                            "How many days an instance is kept after the last write to it. BatchPurgeOperator and "
+                            "airflow batch purge remove older ones; nothing is removed without them."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": "30",
+                        "default": "7",
                     },
                 },
             }

@@ -52,6 +52,9 @@ class BatchJob(JobNode):
         variables: what every record's variables start with.
         alert_conn_id: Airflow connection (smtp or http) for the alerts the job sends by itself: it is late and
             ``on_sla`` is ``alert``, or records failed under ``max_failed_records=-1``.
+        scheduling: ``ordered_sequential``: once loaded, an instance waits (holding no worker slot) until those that
+            were loaded before it and whose DAG run is running are done; ``round_robin``: they run side by side.
+        max_concurrency: at most so many tasks of one instance run at a time; bounds the number of shards.
         job_instance_id: templated; None: from DAG id, run id and job name.
         task_options: Airflow options for every task of the job (``pool``, ``retries``, …).
 
@@ -75,6 +78,8 @@ class BatchJob(JobNode):
         max_redrives: int | None = None,
         variables: Mapping[str, Any] | None = None,
         alert_conn_id: str | None = None,
+        scheduling: str = "ordered_sequential",
+        max_concurrency: int | None = None,
         job_instance_id: str | None = None,
         task_options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -97,6 +102,8 @@ class BatchJob(JobNode):
                 max_redrives=max_redrives,
                 variables=variables or {},
                 alert_conn_id=alert_conn_id,
+                scheduling=scheduling,
+                max_concurrency=max_concurrency,
             )
         self._steps: list[StepSpec] = []
         self._on_complete: Callable[..., Any] | None = None

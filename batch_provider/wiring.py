@@ -12,8 +12,11 @@ from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.domain.instance import JobInstance
 from batch_provider.engine.clock import SystemClock
 from batch_provider.storage.blobs import Blobs, LocalBlobs
+from batch_provider.storage.catalog import Catalog
+from batch_provider.storage.retention import Retention
 from batch_provider.storage.sources.access import LocalAccess
 from batch_provider.storage.store import InstanceStore
+from batch_provider.storage.tickets import Tickets
 
 
 def open_blobs(settings: Settings) -> Blobs:
@@ -32,6 +35,21 @@ def open_blobs(settings: Settings) -> Blobs:
 def instance_store(instance: JobInstance, settings: Settings | None = None) -> InstanceStore:
     """The files of one instance in the configured store."""
     return InstanceStore(open_blobs(settings or load_settings()), SystemClock(), instance)
+
+
+def catalog(settings: Settings | None = None) -> Catalog:
+    """The instances of the configured store."""
+    return Catalog(open_blobs(settings or load_settings()), SystemClock())
+
+
+def retention(settings: Settings | None = None) -> Retention:
+    """The old parts of the configured store."""
+    return Retention(open_blobs(settings or load_settings()), SystemClock())
+
+
+def tickets(dag_id: str, job: str, settings: Settings | None = None) -> Tickets:
+    """The order of a job's instances in the configured store."""
+    return Tickets(open_blobs(settings or load_settings()), dag_id, job)
 
 
 def worker_slots() -> int:

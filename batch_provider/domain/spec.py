@@ -21,6 +21,8 @@ __all__ = ["AUTO", "AcceptExpression", "AggregatorSpec", "CallPolicy", "JobSpec"
 
 AUTO = "auto"
 ON_SLA = ("alert", "stop")
+ORDERED = "ordered_sequential"
+SCHEDULING = (ORDERED, "round_robin")
 OUTPUTS = ("patch", "replace")
 ON_CODE_CHANGE = ("keep", "reprocess")
 
@@ -179,6 +181,9 @@ class JobSpec:
         alert_conn_id: Airflow connection for the alerts the job sends by itself: the SLA has passed and
             ``on_sla`` is ``alert``; records failed under ``max_failed_records=-1``. None: it only logs them.
         on_complete: called with the result after the report is written.
+        scheduling: ``ordered_sequential``: an instance whose input is loaded waits until those that were loaded
+            before it are done; ``round_robin``: they run side by side (Mule's ``schedulingStrategy``).
+        max_concurrency: running tasks of one instance, and so its shards; None: no bound (Mule's ``maxConcurrency``).
     """
 
     name: str
@@ -194,14 +199,15 @@ class JobSpec:
     variables: Mapping[str, Any] = field(default_factory=dict)
     alert_conn_id: str | None = None
     on_complete: Callable[..., Any] | None = None
+    scheduling: str = ORDERED
+    max_concurrency: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse what could not run."""
         check_name("job name", self.name)
         if self.block_size != AUTO:
             check_count("block_size", self.block_size, minimum=1, also=f"or {AUTO!r}")
-        if self.shards is not None:
-            check_count("shards", self.shards, minimum=1, maximum=1_000)
+        self._check_scheduling()
         if self.max_records is not None:
             check_count("max_records", self.max_records, minimum=1)
         if self.max_redrives is not None:
@@ -223,6 +229,16 @@ class JobSpec:
         except (TypeError, ValueError) as error:
             raise InvalidOptionError("variables", self.variables, f"JSON values only ({error})") from None
         set_frozen(self, "variables", MappingProxyType(dict(self.variables)))
+
+    def _check_scheduling(self) -> None:
+        check_choice("scheduling", self.scheduling, SCHEDULING)
+        if self.shards is not None:
+            check_count("shards", self.shards, minimum=1, maximum=1_000)
+        if self.max_concurrency is not None:
+            check_count("max_concurrency", self.max_concurrency, minimum=1, maximum=1_000)
+            if self.shards is not None and self.shards > self.max_concurrency:
+                allowed = f"max_concurrency={self.max_concurrency} or fewer: a shard has one running task at a time"
+                raise InvalidOptionError("shards", self.shards, allowed)
 
     def step(self, name: str) -> StepSpec:
         """The step of that name.

@@ -126,7 +126,7 @@ def load_and_dispatch(
         round_token=target.info.round_token,
         total=count.total,
         failed_on_input=count.failed,
-        shards=plan_shards(count.total, job.shards or default_shards(count.total, slots)),
+        shards=plan_shards(count.total, planned_shards(job, count.total, slots)),
         files=tuple(target.files),
         columns={name: str(kind) for name, kind in count.columns.items()},
         steps=tuple({"name": step.name, "accept_policy": str(step.accept_policy)} for step in job.steps),
@@ -148,6 +148,12 @@ def load_and_dispatch(
         len(manifest.shards),
     )
     return manifest
+
+
+def planned_shards(job: JobSpec, total: int, slots: int) -> int:
+    """What the job says, or a default; at most ``max_concurrency``, because each shard has a running task."""
+    wanted = job.shards or default_shards(total, slots)
+    return wanted if job.max_concurrency is None else min(wanted, job.max_concurrency)
 
 
 def default_shards(total: int, slots: int) -> int:

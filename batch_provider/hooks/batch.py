@@ -8,6 +8,7 @@ from batch_provider import wiring
 from batch_provider.domain.instance import JobInstance
 from batch_provider.domain.names import default_instance_id
 from batch_provider.domain.result import BatchJobResult
+from batch_provider.storage.store import InstanceStore
 from batch_provider.storage.view import InstanceView
 
 
@@ -32,9 +33,29 @@ class BatchHook(BaseHook):
             run_id: of the DAG run.
             job_instance_id: if the job sets one of its own, as rendered.
         """
+        return InstanceView(self._store(run_id, job_instance_id))
+
+    def _store(self, run_id: str, job_instance_id: str | None) -> InstanceStore:
         identity = job_instance_id or default_instance_id(self.dag_id, run_id, self.job)
-        return InstanceView(wiring.instance_store(JobInstance(identity, self.dag_id, run_id, self.job)))
+        return wiring.instance_store(JobInstance(identity, self.dag_id, run_id, self.job))
 
     def get_result(self, run_id: str, *, job_instance_id: str | None = None) -> BatchJobResult | None:
         """The report of the instance of a DAG run, or None while there is none."""
         return self.view(run_id, job_instance_id=job_instance_id).result()
+
+    def request_stop(self, run_id: str, reason: str, *, job_instance_id: str | None = None) -> str:
+        """Ask the instance of a DAG run to stop at the next block boundary; returns the name of the request.
+
+        Every task of the instance that is at work, or begins to work, ends failed without retry, on-complete reports
+        STOPPED, and a later clear carries on. A request that no result has answered holds: made after the end of an
+        instance it stops the next rerun.
+
+        Args:
+            run_id: of the DAG run.
+            reason: for the log, the report and the person who carries on.
+            job_instance_id: if the job sets one of its own, as rendered.
+
+        Raises:
+            NotLoadedError: its input is not loaded yet.
+        """
+        return self._store(run_id, job_instance_id).request_stop(reason)

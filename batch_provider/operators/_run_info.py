@@ -46,6 +46,8 @@ def attempt_info(context: Context) -> AttemptInfo:
         host=socket.gethostname(),
         pid=os.getpid(),
         try_number=int(instance.try_number),
+        task_id=str(instance.task_id),
+        map_index=-1 if instance.map_index is None else int(instance.map_index),
     )
 
 

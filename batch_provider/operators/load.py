@@ -8,10 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from batch_provider import wiring
 from batch_provider.domain.errors import JobDefinitionError
-from batch_provider.domain.spec import JobSpec
+from batch_provider.domain.instance import Manifest
+from batch_provider.domain.spec import ORDERED, JobSpec
 from batch_provider.engine.load import load_instance
 from batch_provider.operators._failures import airflow_errors
+from batch_provider.operators._runs import still_at_work
 from batch_provider.operators.base import BatchOperator, DeclaredJob
+from batch_provider.operators.on_complete import BatchOnCompleteOperator
+from batch_provider.storage.store import InstanceStore
+from batch_provider.storage.tickets import Tickets
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -22,6 +27,9 @@ class BatchJobOperator(BatchOperator):
 
     All or nothing: until the input is loaded whole there is no instance. A retry after the load was committed
     returns what was committed; a clear reads the input again, as the next generation.
+
+    With ``scheduling="ordered_sequential"`` the task then defers until the instances of this job that were loaded
+    before, and whose DAG run is running, are done. Redrives do not load, so they do not wait.
 
     Args:
         job: with a source.
@@ -60,8 +68,38 @@ class BatchJobOperator(BatchOperator):
                 clock=store.clock,
                 slots=wiring.worker_slots(),
             )
-        self.log.info("The instance lies in %s", store.blobs.address(store.base))
-        return [{"generation": manifest.generation, "shard": shard.id} for shard in manifest.shards]
+            self.log.info("The instance lies in %s", store.blobs.address(store.base))
+            if self.job.scheduling == ORDERED:
+                self._wait_for_turn(store, manifest)
+        return _plan(manifest)
+
+    def _wait_for_turn(self, store: InstanceStore, manifest: Manifest) -> None:
+        """Get in line; defer, holding no slot, while instances that were loaded before this one are at work."""
+        instance = store.instance
+        line = Tickets(store.blobs, instance.dag_id, instance.job)
+        ticket = line.take(instance, manifest.generation, self._last_task())
+        waiting_for = still_at_work(instance.dag_id, line.before(ticket.id))
+        if waiting_for:
+            from batch_provider.triggers import BatchTurnTrigger
+
+            self.log.info("Loaded; waits for %s", ", ".join(other.run_id for other in waiting_for))
+            turn = BatchTurnTrigger(instance.dag_id, instance.job, str(ticket.id), manifest.generation)
+            self.defer(trigger=turn, method_name="take_turn")
+
+    def _last_task(self) -> str:
+        """The task that closes the instance, if the DAG has one."""
+        dag = self.get_dag()
+        closing = [task for task in (dag.tasks if dag else ()) if isinstance(task, BatchOnCompleteOperator)]
+        return next((task.task_id for task in closing if task.job.name == self.job.name), "")
+
+    def take_turn(self, context: Context, event: Mapping[str, str]) -> list[dict[str, str]]:
+        """Go on after the wait: what was loaded then is what the steps work on."""
+        with airflow_errors():
+            return _plan(self.instance_store(context).generation(event["generation"]).manifest)
+
+
+def _plan(manifest: Manifest) -> list[dict[str, str]]:
+    return [{"generation": manifest.generation, "shard": shard.id} for shard in manifest.shards]
 
 
 def templates_of(source: Any) -> Mapping[str, Any]:

@@ -28,13 +28,13 @@ def numbers() -> Iterator[dict[str, int]]:
 
 
 class RoundNumberError(ValueError):
-    """Every hundredth order is refused."""
+    """Every hundredth order is refused, from some number on."""
 
 
 @dag(
     schedule=None,
     start_date=datetime(2020, 1, 1, tzinfo=UTC),
-    params={"out": "", "seconds": SECONDS_PER_RECORD},
+    params={"out": "", "seconds": SECONDS_PER_RECORD, "refuse_from": 0},
 )
 def interruptible() -> None:
     with BatchJob(
@@ -47,8 +47,8 @@ def interruptible() -> None:
     ) as job:
 
         @job.step
-        def validate(record: dict[str, Any]) -> None:
-            if record["number"] % 100 == 0:
+        def validate(record: dict[str, Any], *, params: dict[str, Any]) -> None:
+            if record["number"] % 100 == 0 and record["number"] >= params["refuse_from"]:
                 raise RoundNumberError(f"{record['number']} is refused")
 
         @job.step

@@ -19,6 +19,7 @@ from batch_provider import (
     BatchJobOperator,
     BatchJobResult,
     BatchOnCompleteOperator,
+    BatchPurgeOperator,
     BatchStepOperator,
     BatchStreamOperator,
     Files,
@@ -263,6 +264,53 @@ def dated() -> None:
         job.on_complete(report)
 
 
+def doubling(**options: Any) -> None:
+    with BatchJob("orders", source=SOURCE, **options) as job:
+        job.step(double)
+
+
+@manual
+def in_turn() -> None:
+    doubling()
+
+
+@manual
+def side_by_side() -> None:
+    doubling(scheduling="round_robin")
+
+
+@manual
+def bounded() -> None:
+    doubling(shards=2, max_concurrency=2)
+
+
+@dag(schedule=None, start_date=START, params=PARAMS | {"landing": ""})
+def arriving() -> None:
+    """Its input grows and changes while it runs."""
+    with BatchJob("orders", source=SOURCE, shards=1) as job:
+
+        @job.step
+        def arrive(record: dict[str, Any], *, params: dict[str, Any]) -> None:
+            folder = Path(params["landing"])
+            for name in ("landed-1.csv", "landed-2.csv"):
+                (folder / name).write_text("id,amount\n7,70\n8,80\n")
+
+        @job.step(name="double")
+        def double_it(record: dict[str, Any], *, params: dict[str, Any]) -> dict[str, int]:
+            append(params, "twice", record["amount"] * 2)
+            return double(record)
+
+
+@manual
+def purging() -> None:
+    BatchPurgeOperator(task_id="purge", older_than=timedelta(days=7))
+
+
+arriving()
+in_turn()
+side_by_side()
+bounded()
+purging()
 small()
 small_by_hand()
 strict()

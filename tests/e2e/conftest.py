@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,20 @@ def airflow(tmp_path_factory):
         shutil.copy(file, dags)
     with LocalAirflow(folder / "home", dags, env=SOON) as airflow:
         yield airflow
+
+
+@pytest.fixture
+def cli(airflow):
+    """Runs ``airflow …`` beside the components, as the logged-in user; returns what it prints."""
+
+    def call(*words, fails=False):
+        environment = airflow.environment() | {"AIRFLOW_CLI_TOKEN": airflow.token()}
+        command = [sys.executable, "-m", "airflow", *words]
+        ended = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=120)
+        assert (ended.returncode != 0) is fails, ended.stderr
+        return ended.stderr if fails else ended.stdout
+
+    return call
 
 
 @pytest.fixture

@@ -221,7 +221,7 @@ class Runner:
                 moving = ready or run.state != DagRunState.RUNNING or _states(run) != before
                 assert moving, "nothing can run, and the run has not ended"
                 for task in ready:
-                    _run_task(ti=task, task=dag.task_dict[task.task_id])
+                    _run_task(ti=task, task=dag.task_dict[task.task_id], run_triggerer=True)
         return self._ended(dag_id, run_id, instance_id)
 
     def _ended(self, dag_id: str, run_id: str, instance_id: str | None) -> Run:

@@ -214,3 +214,21 @@ def test_columns_given_as_a_set_have_the_same_order_everywhere():
     assert StepSpec("s", noop, reads={"b", "c", "a"}).reads == ("a", "b", "c")
     assert StepSpec("s", noop, reads=["b", "a"]).reads == ("b", "a")
     assert StepSpec("s", noop, reads=[]).reads == ()
+
+
+def test_more_shards_than_max_concurrency_are_refused():
+    with pytest.raises(InvalidOptionError, match="shards=3 is not allowed; use max_concurrency=2 or fewer"):
+        JobSpec("job", shards=3, max_concurrency=2)
+    assert JobSpec("job", shards=2, max_concurrency=2).max_concurrency == 2
+
+
+@pytest.mark.parametrize("value", ["sequential", "", None])
+def test_an_unknown_scheduling_is_refused(value):
+    with pytest.raises(InvalidOptionError, match="'ordered_sequential' or 'round_robin'"):
+        JobSpec("job", scheduling=value)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "2"])
+def test_max_concurrency_is_a_whole_number_from_one(value):
+    with pytest.raises(InvalidOptionError, match="max_concurrency"):
+        JobSpec("job", max_concurrency=value)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from batch_provider.domain.spec import JobSpec
+from batch_provider.engine.load import planned_shards
 from batch_provider.engine.sizing import FIRST_BLOCK, LARGEST_BLOCK, BlockSizer
 
 
@@ -44,3 +46,11 @@ def test_empty_block_teaches_nothing():
     sizer.learn(0, 100.0, 0)
 
     assert sizer.size == FIRST_BLOCK
+
+
+@pytest.mark.parametrize(
+    ("shards", "bound", "planned"), [(None, None, 8), (None, 3, 3), (2, 3, 2), (3, 3, 3), (None, 20, 8)]
+)
+def test_planned_shards(shards, bound, planned):
+    job = JobSpec("job", shards=shards, max_concurrency=bound)
+    assert planned_shards(job, total=1_000_000, slots=8) == planned

@@ -1,0 +1,1 @@
+"""``airflow batch …``: what an operator does at a terminal."""

@@ -1,0 +1,246 @@
+"""The commands below ``airflow batch``, apart from redrive."""
+
+from __future__ import annotations
+
+import functools
+import re
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.cli.simple_table import AirflowConsole
+from airflow.utils.cli import action_cli, suppress_logs_and_warning
+from airflow.utils.helpers import ask_yesno
+from airflow.utils.platform import getuser
+from airflow.utils.providers_configuration_loader import providers_configuration_loaded
+
+from batch_provider import wiring
+from batch_provider.cli.runs import ALIVE, NoDatabaseError, is_alive, run_states
+from batch_provider.config import load_settings
+from batch_provider.domain.errors import BatchError, InvalidOptionError
+from batch_provider.domain.result import BatchJobResult
+from batch_provider.engine.clock import SystemClock
+from batch_provider.engine.purge import Removal, purge
+from batch_provider.engine.report import render_report
+from batch_provider.storage.catalog import Catalog
+from batch_provider.storage.store import InstanceStore
+from batch_provider.storage.view import InstanceView
+
+_UNITS = {"d": "days", "h": "hours", "m": "minutes"}
+
+Command = Callable[[Namespace], None]
+
+
+def command(function: Command) -> Command:
+    """What every command does around its work: logged like Airflow's own, and errors in a line, not a traceback."""
+
+    @functools.wraps(function)
+    def run(args: Namespace) -> None:
+        try:
+            function(args)
+        except BatchError as error:
+            raise SystemExit(str(error)) from None
+
+    wrapped: Command = action_cli(check_db=False)(suppress_logs_and_warning(providers_configuration_loaded(run)))
+    return wrapped
+
+
+def open_catalog() -> Catalog:
+    """The instances of the configured store.
+
+    Raises:
+        InvalidOptionError: there is no store.
+    """
+    settings = load_settings()
+    if not Path(settings.storage_path).is_dir():
+        allowed = "the directory in which the workers keep their instances; nothing is there yet"
+        raise InvalidOptionError("[batch_provider] storage_path", settings.storage_path, allowed)
+    return wiring.catalog(settings)
+
+
+def find(args: Namespace) -> InstanceStore:
+    """The instance that the arguments name."""
+    return open_catalog().find(args.instance, dag_id=args.dag_id, job=args.job)
+
+
+def confirm(question: str, args: Namespace) -> None:
+    """Ask, unless told not to."""
+    if args.yes:
+        return
+    try:
+        agreed = ask_yesno(f"{question} [y/n] ")
+    except EOFError:
+        raise SystemExit("Nobody is there to answer; use --yes.") from None
+    if not agreed:
+        raise SystemExit("Nothing was done.")
+
+
+# --- looking --------------------------------------------------------------------------------------------------
+
+
+@command
+def list_command(args: Namespace) -> None:
+    """List the instances, the latest first."""
+    stores = list(open_catalog().instances(dag_id=args.dag_id, job=args.job))
+    try:
+        states: Mapping[tuple[str, str], str] | None = run_states(store.instance for store in stores)
+    except NoDatabaseError:
+        states = None  # then an instance whose run was marked failed reads EXECUTING
+    rows = [_row(store, states) for store in stores]
+    wanted = [row for row in rows if args.state in (None, row["state"])]
+    wanted.sort(key=lambda row: row["started_at"], reverse=True)
+    AirflowConsole().print_as(wanted, args.output)
+
+
+def _row(store: InstanceStore, states: Mapping[tuple[str, str], str] | None) -> dict[str, Any]:
+    owner, generation, result = store.instance, store.latest(), store.result()
+    ended = states is not None and states.get((owner.dag_id, owner.run_id)) not in ALIVE
+    started = store.load_started()
+    return {
+        "job_instance_id": owner.id,
+        "dag_id": owner.dag_id,
+        "job": owner.job,
+        "run_id": owner.run_id,
+        "state": str(InstanceView(store).state(run_has_ended=ended)),
+        "records": generation.manifest.total if generation else "",
+        "successful": result.successful_records if result else "",
+        "failed": result.failed_records if result else "",
+        "started_at": started.isoformat(timespec="seconds"),
+        "age": _in_words(store.clock.now() - started),
+    }
+
+
+def _in_words(age: timedelta) -> str:
+    """In its largest unit."""
+    minutes = int(age.total_seconds() // 60)
+    if minutes < 120:
+        return f"{minutes}m"
+    return f"{minutes // 60}h" if minutes < 48 * 60 else f"{minutes // 1440}d"
+
+
+@command
+def show_command(args: Namespace) -> None:
+    """Show the report; without one, how far the instance is."""
+    store = find(args)
+    result = store.result()
+    if result is None:
+        _show_progress(store, args.output)
+    elif args.output == "table":
+        print(render_report(result))
+    else:
+        AirflowConsole().print_as([result.to_json()], args.output)
+
+
+def _show_progress(store: InstanceStore, output: str) -> None:
+    view = InstanceView(store)
+    try:
+        ended = not is_alive(store.instance)
+    except NoDatabaseError:
+        ended = False
+    if output == "table":
+        print(f"{store.instance.id} is {view.state(run_has_ended=ended)}")
+        if (failure := store.load_failure()) is not None:
+            print(f"{failure.error_type}: {failure.message}")
+    rows = [
+        {"step": step, **{name: getattr(tally, name) for name in ("received", "succeeded", "failed", "skipped")}}
+        for step, tally in view.progress().items()
+    ]
+    AirflowConsole().print_as(rows, output)
+
+
+@command
+def errors_command(args: Namespace) -> None:
+    """Show the kinds of failures, or the failed records."""
+    store = find(args)
+    view, result = InstanceView(store), store.result()
+    if args.records or result is None:
+        found = view.errors(args.step, limit=args.limit)
+        rows = [{**vars(failure), "failed_at": failure.failed_at.isoformat()} for failure in found]
+    else:
+        rows = [vars(row) for row in _errors_of(result, args.step)[: args.limit]]
+    AirflowConsole().print_as(rows, args.output)
+
+
+def _errors_of(result: BatchJobResult, step: str | None) -> list[Any]:
+    known = [each.name for each in result.steps] + ["input"]
+    if step is not None and step not in known:
+        raise InvalidOptionError("--step", step, f"one of {', '.join(known)}")
+    return [row for row in result.errors if step in (None, row.step)]
+
+
+# --- doing ----------------------------------------------------------------------------------------------------
+
+
+@command
+def stop_command(args: Namespace) -> None:
+    """Write a request to stop."""
+    store = find(args)
+    if not is_alive(store.instance):
+        raise SystemExit(f"The DAG run of {store.instance.id} is not running, so there is nothing to stop.")
+    store.request_stop(args.reason, by=getuser())
+    print(f"{store.instance.id} stops at the next block boundary: {args.reason}")
+
+
+@command
+def purge_command(args: Namespace) -> None:
+    """Show what is old; remove it unless told otherwise."""
+    open_catalog()
+    settings = load_settings()
+    older_than = duration(args.older_than) if args.older_than else timedelta(days=settings.retention_days)
+    options: dict[str, Any] = {"dag_id": args.dag_id, "job": args.job}
+    store, clock = wiring.retention(settings), SystemClock()
+    planned = purge(store, clock, older_than, is_alive, dry_run=True, **options)
+    AirflowConsole().print_as([_removal_row(removal) for removal in planned.removed], args.output)
+    for instance in planned.kept_running:
+        _note(args, f"{instance.id} is old, but its DAG run has not ended: it stays.")
+    total = f"{len(planned.removed)} to remove, {planned.bytes:,} bytes"
+    if args.dry_run or not planned.removed:
+        _note(args, total)
+        return
+    confirm(f"{total}. Remove?", args)
+    report = purge(store, clock, older_than, is_alive, **options)
+    archived = sum(removal.archives for removal in report.removed)
+    _note(args, f"{len(report.removed)} removed, {report.bytes:,} bytes; {archived} files of dead letters archived")
+    if report.problems:
+        raise SystemExit("\n".join(["Not removed:", *report.problems]))
+
+
+def _note(args: Namespace, text: str) -> None:
+    """For a person; what a program reads stays free of it."""
+    if args.output in ("table", "plain"):
+        print(text)
+
+
+def _removal_row(removal: Removal) -> dict[str, Any]:
+    base, _, part = removal.name.partition(f"/{removal.instance_id}/")
+    return {
+        "reason": removal.reason,
+        "dag_id": removal.dag_id,
+        "job": removal.job,
+        "job_instance_id": removal.instance_id,
+        "part": part if removal.instance_id else base,
+        "last_written": removal.last_written.isoformat(timespec="seconds") if removal.last_written else "",
+        "bytes": removal.bytes,
+        "dead_letter_files": removal.archives,
+    }
+
+
+def duration(text: str) -> timedelta:
+    """Read ``7d``, ``12h`` or ``30m``.
+
+    Raises:
+        InvalidOptionError: it is nothing of the kind.
+    """
+    match = re.fullmatch(r"([1-9]\d{0,5})([dhm])", text.strip())
+    if match is None:
+        raise InvalidOptionError("--older-than", text, "a number with d, h or m for days, hours or minutes: 7d")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
+
+
+def redrive_command(args: Namespace) -> None:
+    """See :mod:`batch_provider.cli.redrive`."""
+    from batch_provider.cli.redrive import redrive
+
+    command(redrive)(args)
