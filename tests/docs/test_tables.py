@@ -12,6 +12,7 @@ from batch_provider import (
     AcceptPolicy,
     BatchJob,
     BatchJobResult,
+    BatchPurgeOperator,
     Files,
     JobState,
     Outcome,
@@ -20,9 +21,10 @@ from batch_provider import (
     Sql,
     SqlTable,
 )
+from batch_provider.cli.definition import get_cli_commands
 from batch_provider.domain.limits import FailureLimit
 from batch_provider.domain.result import ErrorCount, StepResult
-from batch_provider.domain.spec import AggregatorSpec, CallPolicy, StepSpec
+from batch_provider.domain.spec import SCHEDULING, AggregatorSpec, CallPolicy, StepSpec
 from batch_provider.get_provider_info import get_provider_info
 from batch_provider.storage.blobs import LocalBlobs
 from batch_provider.storage.view import InstanceView
@@ -59,6 +61,11 @@ def _shown(value):
     return str(value) if isinstance(value, AcceptPolicy) else repr(value)
 
 
+def _purge_defaults():
+    signature = inspect.signature(inspect.unwrap(BatchPurgeOperator.__init__))
+    return {p.name: _shown(p.default) for p in signature.parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+
 @pytest.mark.parametrize(
     ("table", "expected"),
     [
@@ -73,6 +80,7 @@ def _shown(value):
         ("ParquetFiles", _field_defaults(ParquetFiles)),
         ("BatchJob", _parameter_defaults(BatchJob.__init__, {"source"})),
         ("LocalRun", _parameter_defaults(LocalRun.__init__)),
+        ("BatchPurgeOperator", _purge_defaults()),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -105,6 +113,19 @@ def test_options_of_the_installation():
         for name, option in options.items()
     ]
     assert [row[:4] for row in TABLES["config"]] == expected
+
+
+COMMANDS = {command.name: command for command in get_cli_commands()[0].subcommands}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_options_of_the_command_line(name):
+    flags = [next((flag for flag in arg.flags if flag.startswith("--")), None) for arg in COMMANDS[name].args]
+    assert _names(f"cli-{name}") == [flag for flag in flags if flag]
+
+
+def test_ways_of_scheduling():
+    assert [code(row[0]) for row in TABLES["scheduling"]] == [repr(way) for way in SCHEDULING]
 
 
 def test_the_thirteen_fields_of_mule():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from itertools import pairwise
 
 import pendulum
 import pytest
@@ -69,3 +70,43 @@ def test_t39_a_data_interval_is_named_by_its_local_start():
     dates = [date for _, date in runs]
     assert len(dates) == len(set(dates))
     assert {"2022-03-12", "2022-03-13"} <= set(dates)
+
+
+@pytest.mark.parametrize(
+    ("zone", "month", "change", "hours"),
+    [
+        ("Europe/Berlin", 3, 29, 23),
+        ("Europe/Berlin", 10, 25, 25),
+        ("America/New_York", 3, 8, 23),
+        ("America/New_York", 11, 1, 25),
+    ],
+)
+def test_a_month_of_local_days_has_no_gap_no_overlap_and_every_date_once(zone, month, change, hours):
+    """What a backfill by data interval goes through, in a month in which clocks change (2026)."""
+    local = pendulum.timezone(zone)
+    timetable = decode_timetable(encode_timetable(CronDataIntervalTimetable("0 0 * * *", timezone=local)))
+    first = pendulum.datetime(2026, month, 1, tz=local)
+    last = first.add(months=1).subtract(days=1)
+    restriction = TimeRestriction(first.in_timezone("UTC"), last.in_timezone("UTC"), catchup=True)
+    intervals, previous = [], None
+    while (
+        info := timetable.next_dagrun_info(last_automated_data_interval=previous, restriction=restriction)
+    ) is not None:
+        previous = info.data_interval
+        intervals.append(info.data_interval)
+
+    dates = [_business_date(interval, local) for interval in intervals]
+    assert dates == [first.add(days=day).to_date_string() for day in range(last.day)]
+    assert all(before.end == after.start for before, after in pairwise(intervals))
+    lengths = {
+        date: (interval.end - interval.start).total_seconds() / 3600
+        for date, interval in zip(dates, intervals, strict=True)
+    }
+    assert {date for date, length in lengths.items() if length != 24} == {f"2026-{month:02}-{change:02}"}
+    assert lengths[f"2026-{month:02}-{change:02}"] == hours
+
+
+def _business_date(interval, zone):
+    run = DagRun(dag_id="d", run_id="scheduled", logical_date=interval.start)
+    run.data_interval_start, run.data_interval_end, run.run_after = interval.start, interval.end, interval.end
+    return business_date({"dag_run": run, "dag": type("Dag", (), {"timezone": zone}), "params": {}})

@@ -1,0 +1,1 @@
+../../dags/flights_by_day.py
