@@ -11,7 +11,7 @@ from batch_provider.config import Settings, load_settings
 from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.domain.instance import JobInstance
 from batch_provider.engine.clock import SystemClock
-from batch_provider.storage.blobs import Blobs, LocalBlobs
+from batch_provider.storage.blobs import AgingBlobs, LocalBlobs
 from batch_provider.storage.catalog import Catalog
 from batch_provider.storage.retention import Retention
 from batch_provider.storage.sources.access import LocalAccess
@@ -19,7 +19,7 @@ from batch_provider.storage.store import InstanceStore
 from batch_provider.storage.tickets import Tickets
 
 
-def open_blobs(settings: Settings) -> Blobs:
+def open_blobs(settings: Settings) -> AgingBlobs:
     """The configured store.
 
     Raises:

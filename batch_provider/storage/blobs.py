@@ -68,14 +68,6 @@ class Blobs(Protocol):
         """Remove a file, or a directory with all it holds; nothing happens if it is not there."""
         ...
 
-    def usage(self, name: str) -> Usage:
-        """Bytes, files and the last write of a file or directory; nothing if it does not exist."""
-        ...
-
-    def leftovers(self, age: timedelta) -> list[str]:
-        """Files that were never finished and have not been written to for ``age``."""
-        ...
-
     def sync(self, names: Iterable[str] = ()) -> None:
         """Make everything put before this call survive a power loss.
 
@@ -86,6 +78,18 @@ class Blobs(Protocol):
 
     def address(self, name: str) -> str:
         """Where a person finds it."""
+        ...
+
+
+class AgingBlobs(Blobs, Protocol):
+    """A store that knows how old things are, so that purge can work on it."""
+
+    def usage(self, name: str) -> Usage:
+        """Bytes, files and the last write of a file or directory; nothing if it does not exist."""
+        ...
+
+    def leftovers(self, age: timedelta) -> list[str]:
+        """Files that were never finished and have not been written to for ``age``."""
         ...
 
 

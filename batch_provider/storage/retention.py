@@ -10,7 +10,7 @@ from batch_provider.domain.result import BatchJobResult
 from batch_provider.engine.ports import Clock
 from batch_provider.engine.purge import Reason, Removal
 from batch_provider.storage import paths
-from batch_provider.storage.blobs import Blobs
+from batch_provider.storage.blobs import AgingBlobs
 from batch_provider.storage.catalog import Catalog, Folder
 from batch_provider.storage.generation import Generation
 from batch_provider.storage.store import InstanceStore, load_claims, read_result
@@ -30,7 +30,7 @@ class Retention:
         clock: for what is opened of it.
     """
 
-    def __init__(self, blobs: Blobs, clock: Clock) -> None:
+    def __init__(self, blobs: AgingBlobs, clock: Clock) -> None:
         self._blobs, self._clock = blobs, clock
 
     # --- finding ----------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from batch_provider.testing.local import LocalRun
 
 if TYPE_CHECKING:
     from batch_provider.engine.ports import Source, SourceAccess
-    from batch_provider.storage.blobs import Blobs
+    from batch_provider.storage.blobs import AgingBlobs, Blobs
 
 
 class Killed(BaseException):
@@ -67,18 +67,6 @@ class BlobsContract:
         blobs.delete("d")
         assert blobs.directories("") == ["dd"]
 
-    def test_usage_counts_files_and_bytes_at_any_depth(self, blobs: Blobs) -> None:
-        """And says when something was last written; purge goes by that."""
-        assert blobs.usage("absent").newest is None
-        for name in ("d/a", "d/sub/c", "dd/x"):
-            blobs.put(name, b"123")
-        found = blobs.usage("d")
-        assert (found.bytes, found.files) == (6, 2)
-        assert blobs.usage("d/a").bytes == 3
-        assert found.newest is not None
-        assert found.newest.tzinfo is not None
-        assert blobs.leftovers(timedelta(0)) == []
-
     def test_sync_can_be_called_at_any_time(self, blobs: Blobs) -> None:
         """Before anything is put, after it, and after it was deleted."""
         blobs.sync()
@@ -113,6 +101,22 @@ class BlobsContract:
         assert (result.successful_records, result.failed_records) == (10, 0)
         assert [row["double"] for row in run.output()] == [2 * n for n in range(10)]
         assert seen == [0, 1, 2, 3, 4, 5, *range(4, 10)]
+
+
+class AgingBlobsContract(BlobsContract):
+    """What a store must do besides, so that purge can work on it."""
+
+    def test_usage_counts_files_and_bytes_at_any_depth(self, blobs: AgingBlobs) -> None:
+        """And says when something was last written; purge goes by that."""
+        assert blobs.usage("absent").newest is None
+        for name in ("d/a", "d/sub/c", "dd/x"):
+            blobs.put(name, b"123")
+        found = blobs.usage("d")
+        assert (found.bytes, found.files) == (6, 2)
+        assert blobs.usage("d/a").bytes == 3
+        assert found.newest is not None
+        assert found.newest.tzinfo is not None
+        assert blobs.leftovers(timedelta(0)) == []
 
 
 class SourceContract:

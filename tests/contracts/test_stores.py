@@ -6,16 +6,16 @@ import pytest
 
 from batch_provider.storage.blobs import LocalBlobs, MemoryBlobs
 from batch_provider.storage.sources.records import Records
-from batch_provider.testing.contracts import BlobsContract, SourceContract
+from batch_provider.testing.contracts import AgingBlobsContract, SourceContract
 
 
-class TestMemoryBlobs(BlobsContract):
+class TestMemoryBlobs(AgingBlobsContract):
     @pytest.fixture
     def blobs(self):
         return MemoryBlobs()
 
 
-class TestLocalBlobs(BlobsContract):
+class TestLocalBlobs(AgingBlobsContract):
     @pytest.fixture
     def blobs(self, tmp_path):
         return LocalBlobs(tmp_path / "store")
