@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from batch_provider.operators.load import BatchJobOperator
     from batch_provider.operators.on_complete import BatchOnCompleteOperator
     from batch_provider.operators.purge import BatchPurgeOperator
-    from batch_provider.operators.step import BatchStepOperator
+    from batch_provider.operators.step import BatchStageOperator, BatchStepOperator
     from batch_provider.storage.sources.files import Files
     from batch_provider.storage.sources.records import Records
     from batch_provider.storage.sources.sql import Sql
@@ -46,6 +46,7 @@ __all__ = [
     "BatchNotifier",
     "BatchOnCompleteOperator",
     "BatchPurgeOperator",
+    "BatchStageOperator",
     "BatchStepOperator",
     "BatchStreamOperator",
     "CallPolicy",
@@ -79,6 +80,7 @@ _HOMES = {
     "BatchNotifier": "notifications.notifier",
     "BatchOnCompleteOperator": "operators.on_complete",
     "BatchPurgeOperator": "operators.purge",
+    "BatchStageOperator": "operators.step",
     "BatchStepOperator": "operators.step",
     "BatchStreamOperator": "operators.aggregate",
     "CallPolicy": "domain.spec",

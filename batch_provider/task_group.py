@@ -12,11 +12,7 @@ from typing import Any, Self, TypeVar, overload
 
 from batch_provider.domain.accept import AcceptPolicy
 from batch_provider.domain.declare import name_of, placing, step_of_options
-from batch_provider.domain.errors import (
-    DuplicateStepError,
-    InvalidOptionError,
-    JobDefinitionError,
-)
+from batch_provider.domain.errors import DuplicateStepError, InvalidOptionError, JobDefinitionError
 from batch_provider.domain.limits import FailureLimit
 from batch_provider.domain.result import BatchJobResult
 from batch_provider.domain.spec import (
@@ -50,6 +46,7 @@ class BatchJob(JobNode):
         max_records: more than these in the input fail the load.
         max_redrives: a record that failed in so many redrives of a step is not tried again; None: any number.
         variables: what every record's variables start with.
+        fuse_steps: one mapped task for each shard and stage, with as few checkpoints as possible.
         alert_conn_id: Airflow connection (smtp or http) for the alerts the job sends by itself: it is late and
             ``on_sla`` is ``alert``, or records failed under ``max_failed_records=-1``.
         scheduling: ``ordered_sequential``: once loaded, an instance waits (holding no worker slot) until those that
@@ -77,6 +74,7 @@ class BatchJob(JobNode):
         max_records: int | None = None,
         max_redrives: int | None = None,
         variables: Mapping[str, Any] | None = None,
+        fuse_steps: bool = False,
         alert_conn_id: str | None = None,
         scheduling: str = "ordered_sequential",
         max_concurrency: int | None = None,
@@ -104,6 +102,7 @@ class BatchJob(JobNode):
                 alert_conn_id=alert_conn_id,
                 scheduling=scheduling,
                 max_concurrency=max_concurrency,
+                fuse_steps=fuse_steps,
             )
         self._steps: list[StepSpec] = []
         self._on_complete: Callable[..., Any] | None = None

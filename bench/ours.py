@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from batch_provider.domain.fused import checkpoint_steps
 from batch_provider.storage.blobs import LocalBlobs
 from batch_provider.storage.sources.files import Files
 from batch_provider.testing import LocalRun
@@ -54,9 +55,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     phases.end("load")
     if options.workers == 1:
         for shard in shards:
-            process(local, form, shard)
+            process(local, shard)
     else:
-        in_processes(local, form, shards, options.workers)
+        in_processes(local, shards, options.workers)
     phases.end("process")
     result = local.complete()
     phases.end("complete")
@@ -70,15 +71,13 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def process(local: LocalRun, form: Form, shard: str) -> None:
+def process(local: LocalRun, shard: str) -> None:
     """All steps of one shard, one after the other."""
-    if form.fused:
-        raise SystemExit("not available in this version: fused steps in a local run")
-    for step in local.job.steps:
+    for step in checkpoint_steps(local.job):
         local.process(step, shard)
 
 
-def in_processes(local: LocalRun, form: Form, shards: list[str], workers: int) -> None:
+def in_processes(local: LocalRun, shards: list[str], workers: int) -> None:
     """The shards over forked processes, each taking the next one that nobody has."""
     context = multiprocessing.get_context("fork")
     waiting = context.SimpleQueue()
@@ -87,7 +86,7 @@ def in_processes(local: LocalRun, form: Form, shards: list[str], workers: int) -
 
     def work() -> None:
         while shard := waiting.get():
-            process(local, form, shard)
+            process(local, shard)
 
     # what exists now is never garbage: without this the collector of each child copies all of it
     gc.freeze()

@@ -79,7 +79,7 @@ class Manifest:
         shards, files: id ranges of the mapped tasks, and the input's files.
         references: the files that the input is read from where they are (``copy=False``); there are no ``files`` then.
         columns: name → Arrow type of the input's columns, for readers.
-        steps: names in order, with their options as text.
+        steps: what writes checkpoints, in order: name, options as text, and the names of the ``steps`` fused in it.
         variables: what every record's variables start with.
         created_at: ISO time of the commit; ``seconds``: how long the load took.
     """
@@ -107,6 +107,18 @@ class Manifest:
         """The ids of every file of the input, or of every part of what it refers to."""
         parts = [part.span for reference in self.references for part in reference.parts]
         return [*(file.span for file in self.files), *parts]
+
+    @property
+    def step_names(self) -> tuple[str, ...]:
+        """Every step in order, fused ones by their own names."""
+        return tuple(name for step in self.steps for name in self.fused(str(step["name"])))
+
+    def fused(self, name: str) -> tuple[str, ...]:
+        """The steps that share the checkpoints of that name; most often just the step itself."""
+        for step in self.steps:
+            if step["name"] == name:
+                return tuple(step.get("steps", (name,)))
+        return (name,)
 
     def shard(self, shard_id: str) -> ShardRef:
         """The shard of that id.
@@ -222,6 +234,7 @@ class Close:
         tally: of the whole tiling by outcome, with the attempt's own work (``processed``, ``seconds``, …).
         reason: why it stopped, for outcomes other than ``done``.
         stacks: exception type → the stack of the first of its kind.
+        fused: fused step → the attempt's own work in it.
     """
 
     claim: ClaimId
@@ -236,6 +249,7 @@ class Close:
     fingerprint: str
     reason: str = ""
     stacks: Mapping[str, str] = field(default_factory=dict)
+    fused: Mapping[str, Tally] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in ``attempts/``."""
@@ -245,6 +259,7 @@ class Close:
             "files": [file.name for file in self.files],
             "tally": self.tally.to_json(),
             "info": asdict(self.info),
+            "fused": {name: tally.to_json() for name, tally in self.fused.items()},
         }
 
     @classmethod
@@ -258,6 +273,7 @@ class Close:
                 "files": file_refs(data["files"]),
                 "tally": Tally.from_json(data["tally"]),
                 "info": AttemptInfo(**known_fields(AttemptInfo, data["info"])),
+                "fused": {name: Tally.from_json(tally) for name, tally in data.get("fused", {}).items()},
             }
         )
 

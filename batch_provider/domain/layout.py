@@ -20,6 +20,10 @@ class Span:
         """How many ids."""
         return self.last - self.first + 1
 
+    def head(self, count: int) -> Span:
+        """The first ``count`` ids, or all if there are no more."""
+        return Span(self.first, min(self.last, self.first + count - 1))
+
     def overlap(self, other: Span) -> Span | None:
         """The ids both have, or None."""
         first, last = max(self.first, other.first), min(self.last, other.last)

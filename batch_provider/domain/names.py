@@ -11,7 +11,9 @@ SIDE_COLUMNS = ("_vars", "_kept")
 """Columns that travel with a record beside its payload: its variables as JSON, and as JSON the values that could
 not stay in their column because a step gave the column another type for other records."""
 
-RESERVED_COLUMNS = frozenset({"_id", "_status", "_in", "_out", "_error", "_redrives", "_line", "_raw", *SIDE_COLUMNS})
+RESERVED_COLUMNS = frozenset(
+    {"_id", "_status", "_outcomes", "_in", "_out", "_error", "_redrives", "_line", "_raw", *SIDE_COLUMNS}
+)
 """Columns of the provider's own in its files; a payload may not use them."""
 
 INPUT_PHASE = "input"

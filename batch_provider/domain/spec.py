@@ -171,7 +171,7 @@ class JobSpec:
         steps: in the order in which a record passes them.
         source: where the records come from.
         limit: how many records may fail.
-        block_size: records in a block, or ``auto``: as many as take about a second, at most 64 MiB.
+        block_size: records in a block, or ``auto``: as many as take about a second, at most 32 MiB.
         shards: mapped tasks per step; None: from the input's size and the worker slots.
         sla: how long an instance may take, from the start of its load or of the rerun; None: as long as it takes.
         on_sla: ``alert``: say so and go on; ``stop``: stop at the next block boundary (STOPPED, a rerun carries on).
@@ -184,6 +184,8 @@ class JobSpec:
         scheduling: ``ordered_sequential``: an instance whose input is loaded waits until those that were loaded
             before it are done; ``round_robin``: they run side by side (Mule's ``schedulingStrategy``).
         max_concurrency: running tasks of one instance, and so its shards; None: no bound (Mule's ``maxConcurrency``).
+        fuse_steps: a shard passes the steps of a stage in one mapped task, with a checkpoint for each run of steps
+            that can share one (see :func:`batch_provider.domain.fused.fuse`).
     """
 
     name: str
@@ -201,6 +203,7 @@ class JobSpec:
     on_complete: Callable[..., Any] | None = None
     scheduling: str = ORDERED
     max_concurrency: int | None = None
+    fuse_steps: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what could not run."""
@@ -216,14 +219,7 @@ class JobSpec:
         if sla is not None and not (isinstance(sla, timedelta) and sla > timedelta(0)):
             raise InvalidOptionError("sla", sla, "a timedelta above 0")
         check_choice("on_sla", self.on_sla, ON_SLA)
-        seen: set[str] = set()
-        for step in self.steps:
-            if step.name in seen:
-                raise DuplicateStepError(self.name, step.name)
-            seen.add(step.name)
-        places = [place for step in self.steps if (place := step.place) is not None]
-        if twice := [place for place in places if places.count(place) > 1]:
-            raise InvalidOptionError("url", twice[0], "a directory of its own for each writer of a job")
+        self._check_steps()
         try:
             json.dumps(dict(self.variables))
         except (TypeError, ValueError) as error:
@@ -239,6 +235,24 @@ class JobSpec:
             if self.shards is not None and self.shards > self.max_concurrency:
                 allowed = f"max_concurrency={self.max_concurrency} or fewer: a shard has one running task at a time"
                 raise InvalidOptionError("shards", self.shards, allowed)
+
+    def _check_steps(self) -> None:
+        """Refuse steps that cannot stand side by side."""
+        seen: set[str] = set()
+        for step in self.steps:
+            if step.name in seen:
+                raise DuplicateStepError(self.name, step.name)
+            seen.add(step.name)
+            if self.fuse_steps and step.task_options:
+                options = ", ".join(step.task_options)
+                raise InvalidOptionError(
+                    f"{options} of step {step.name!r}",
+                    dict(step.task_options),
+                    "task_options of the job: with fuse_steps=True the steps of a stage share one task",
+                )
+        places = [place for step in self.steps if (place := step.place) is not None]
+        if twice := [place for place in places if places.count(place) > 1]:
+            raise InvalidOptionError("url", twice[0], "a directory of its own for each writer of a job")
 
     def step(self, name: str) -> StepSpec:
         """The step of that name.

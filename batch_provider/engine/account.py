@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,6 +16,7 @@ from batch_provider.domain.layout import ShardRef, Span, tiles
 from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import FAILED_BEFORE, CloseOutcome, Outcome
 from batch_provider.engine.block import OUTCOME_BITS, has_failed
+from batch_provider.engine.outcomes import failed_in, unpack
 from batch_provider.engine.ports import GenerationStore
 
 Closes = Mapping[tuple[str, str], Close]
@@ -28,7 +29,7 @@ class Account:
 
     Attributes:
         successful, failed, not_run: records by final outcome.
-        outcomes: step → number of records by :class:`Outcome`.
+        outcomes: step → number of records by :class:`Outcome`; fused steps each by itself.
         errors: (step, exception type) → failed rows; ``samples``: the message of one of them.
         late: (step, shard id) → rows of an earlier round that the step has not made again yet, although the step
             before has: a redrive was cut short. Their records count as not run.
@@ -53,12 +54,25 @@ class Account:
         self.failed += int(counts[Outcome.FAILED])
         self.not_run += int(counts[Outcome.NOT_RUN])
 
-    def take_errors(self, step: str, rows: pa.Table) -> None:
-        """Add the error rows of one step."""
-        for error in rows["_error"].drop_null().to_pylist():
-            key = (step, error["type"])
-            self.errors[key] += 1
-            self.samples.setdefault(key, error["message"])
+    def take_errors(self, steps: Sequence[str], tables: Iterable[pa.Table]) -> None:
+        """Add the failed rows of a step, or of several that are fused."""
+        for rows in tables:
+            for step, error in zip(failed_in(steps, rows), rows["_error"].to_pylist(), strict=True):
+                key = (step, error["type"])
+                self.errors[key] += 1
+                self.samples.setdefault(key, error["message"])
+
+    def take_outcomes(self, steps: Sequence[str], outcome: np.ndarray, packed: np.ndarray) -> None:
+        """Add what a step, or each of several that are fused, did with the records of one shard."""
+        for number, step in enumerate(steps):
+            own = unpack(packed, number) if len(steps) > 1 else outcome
+            self.outcomes[step] += np.bincount(own, minlength=4)
+
+    def take_given_up(self, steps: Sequence[str], given_up: np.ndarray, packed: np.ndarray) -> None:
+        """Add the records at ``given_up`` to the step where each of them failed."""
+        for number, step in enumerate(steps):
+            failed = unpack(packed, number) == Outcome.FAILED if len(steps) > 1 else True
+            self.given_up[step] += int((given_up & failed).sum())
 
     def take_codes(self, step: str, codes: Mapping[int, str], epochs: np.ndarray) -> None:
         """Add records by the code that made their rows."""
@@ -69,12 +83,17 @@ class Account:
 
 @dataclass
 class _StepRows:
-    """Status, ``_out``, ``_in`` and ``_redrives`` of one step over one shard; zeros where there is no row."""
+    """Status, ``_out``, ``_in``, ``_outcomes`` and ``_redrives`` of one step over one shard; zeros without a row.
+
+    ``errors``: the rows with an error, a table for each file that has some.
+    """
 
     status: np.ndarray
     out: np.ndarray
     consumed: np.ndarray
+    outcomes: np.ndarray
     redrives: np.ndarray
+    errors: list[pa.Table] = field(default_factory=list)
 
 
 def reconcile(store: GenerationStore, closes: Closes, max_redrives: int | None = None) -> Account:
@@ -90,9 +109,9 @@ def reconcile(store: GenerationStore, closes: Closes, max_redrives: int | None =
             one that counts, or the outcomes do not add up to the records loaded.
     """
     manifest = store.manifest
-    names = [str(step["name"]) for step in manifest.steps]
     account = Account(
-        outcomes={name: np.zeros(4, np.int64) for name in names}, codes={name: Counter() for name in names}
+        outcomes={name: np.zeros(4, np.int64) for name in manifest.step_names},
+        codes={str(step["name"]): Counter() for step in manifest.steps},
     )
     _check_shards(manifest)
     for shard in manifest.shards:
@@ -123,7 +142,7 @@ def _account_shard(
     before = _rows_of(store, INPUT_PHASE, shard, None)
     failed = has_failed(before.status)
     missing = np.zeros(len(shard.span), dtype=bool)
-    _take_errors(store, INPUT_PHASE, shard, None, account)
+    account.take_errors([INPUT_PHASE], before.errors)
     behind, above = False, None
     for entry in store.manifest.steps:
         step = str(entry["name"])
@@ -132,16 +151,18 @@ def _account_shard(
         behind = behind or close.outcome is not CloseOutcome.DONE or store.pinned(close) != above
         if behind:
             late = _late(before, rows)
-            rows.status[late] = Outcome.NOT_RUN
+            rows.status[late] = rows.outcomes[late] = Outcome.NOT_RUN
             account.late[step, shard.id] = late
         above = close.claim
         _check_step(instance, step, shard, close, before, rows, failed)
         outcome = rows.status & OUTCOME_BITS
-        account.outcomes[step] += np.bincount(outcome, minlength=4)
-        _take_errors(store, step, shard, close, account)
+        steps = store.manifest.fused(step)
+        account.take_outcomes(steps, outcome, rows.outcomes)
+        account.take_errors(steps, _counting(rows.errors, account.late.get((step, shard.id)), shard))
         account.take_codes(step, store.codes(step, shard.id), rows.out[outcome != Outcome.NOT_RUN])
         if max_redrives is not None:
-            account.given_up[step] += int(((outcome == Outcome.FAILED) & (rows.redrives >= max_redrives)).sum())
+            given_up = (outcome == Outcome.FAILED) & (rows.redrives >= max_redrives)
+            account.take_given_up(steps, given_up, rows.outcomes)
         failed = failed | (outcome == Outcome.FAILED)
         missing = missing | (outcome == Outcome.NOT_RUN)
         before = rows
@@ -155,16 +176,24 @@ def _rows_of(store: GenerationStore, step: str, shard: ShardRef, close: Close | 
     count, first = len(shard.span), shard.span.first
     zeros = partial(np.zeros, count, np.int32)
     default = Outcome.SUCCEEDED if close is None else Outcome.NOT_RUN  # the input says nothing of good records
-    rows = _StepRows(np.full(count, default, np.uint8), zeros(), zeros(), zeros())
-    targets = {"_status": rows.status, "_out": rows.out, "_in": rows.consumed, "_redrives": rows.redrives}
+    rows = _StepRows(np.full(count, default, np.uint8), zeros(), zeros(), np.zeros(count, np.uint64), zeros())
+    targets: dict[str, np.ndarray] = {
+        "_status": rows.status,
+        "_out": rows.out,
+        "_in": rows.consumed,
+        "_outcomes": rows.outcomes,
+        "_redrives": rows.redrives,
+    }
     for span in store.spans(step, shard.id, close):
-        table = store.rows(step, shard.id, close, span, list(targets))
+        table = store.rows(step, shard.id, close, span, [*targets, "_error"])
         at = slice(span.first - first, span.last - first + 1)
         if not np.array_equal(table["_id"].to_numpy(), np.arange(span.first, span.last + 1)):
             raise DataLossError(store.manifest.instance.id, f"a file of step {step!r} does not hold its ids")
         for name, target in targets.items():
             if name in table.column_names:
                 target[at] = table[name].to_numpy()
+        if "_error" in table.column_names:
+            rows.errors.append(table.filter(table["_error"].is_valid()))
     return rows
 
 
@@ -204,10 +233,8 @@ def _check_step(
             )
 
 
-def _take_errors(store: GenerationStore, step: str, shard: ShardRef, close: Close | None, account: Account) -> None:
-    late = account.late.get((step, shard.id))
-    for span in store.spans(step, shard.id, close, failed=True):
-        rows = store.rows(step, shard.id, close, span, ["_error"])
-        if late is not None:
-            rows = rows.filter(pa.array(~late[span.first - shard.span.first : span.last - shard.span.first + 1]))
-        account.take_errors(step, rows)
+def _counting(errors: Sequence[pa.Table], late: np.ndarray | None, shard: ShardRef) -> list[pa.Table]:
+    """Those rows of ``errors`` that count."""
+    if late is None:
+        return list(errors)
+    return [rows.filter(pa.array(~late[rows["_id"].to_numpy() - shard.span.first])) for rows in errors]

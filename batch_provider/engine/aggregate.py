@@ -27,28 +27,27 @@ class AskedOnce:
 
     def __init__(self, rule: Acceptance) -> None:
         self._rule = rule
-        self._answers: dict[int, RecordError | bool] = {}
+        self._first = 0
+        self._taken = np.empty(0, dtype=bool)
+        self._errors: dict[int, RecordError] = {}
 
     def of(self, block: Block, candidates: np.ndarray) -> tuple[np.ndarray, dict[int, RecordError]]:
         """As :meth:`Acceptance.of`, for records that nobody asked about yet and for those that are known."""
-        first = block.span.first
-        if not self._answers:
+        at = candidates + (block.span.first - self._first)
+        known = (at >= 0) & (at < len(self._taken))
+        if not known.any():
             return self._rule.of(block, candidates)
-        answers = [self._answers.pop(first + position, None) for position in candidates.tolist()]
-        unknown = np.array([answer is None for answer in answers], dtype=bool)
-        taken, errors = self._rule.of(block, candidates[unknown])
-        known = dict(zip(candidates.tolist(), answers, strict=True))
-        errors |= {position: answer for position, answer in known.items() if isinstance(answer, RecordError)}
-        accepted = [position for position, answer in known.items() if answer is True]
-        return np.union1d(taken, np.array(accepted, dtype=np.int64)), errors
+        taken, errors = self._rule.of(block, candidates[~known])
+        asked = set(at[known].tolist())
+        shift = self._first - block.span.first
+        errors |= {position + shift: error for position, error in self._errors.items() if position in asked}
+        return np.union1d(taken, candidates[known][self._taken[at[known]]]), errors
 
-    def ahead(self, block: Block, candidates: np.ndarray) -> np.ndarray:
-        """Which of the ``candidates`` will be taken; the answers are kept for :meth:`of`."""
-        accepted, errors = self.of(block, candidates)
-        first = block.span.first
-        self._answers |= dict.fromkeys((candidates + first).tolist(), False)
-        self._answers |= dict.fromkeys((accepted + first).tolist(), True)
-        self._answers |= {first + position: error for position, error in errors.items()}
+    def ahead(self, block: Block) -> np.ndarray:
+        """Which records of a block will be taken; the answers are kept for :meth:`of`."""
+        accepted, self._errors = self.of(block, np.arange(len(block)))
+        self._first, self._taken = block.span.first, np.zeros(len(block), dtype=bool)
+        self._taken[accepted] = True
         return accepted
 
 
@@ -84,6 +83,16 @@ class AggregatorStep:
         """One call for a group."""
         return self.function.once(records, **keywords)
 
+    @property
+    def types(self) -> Mapping[str, pa.DataType]:
+        """The columns that it has written, with the types it gave them."""
+        return self._patches.types
+
+    @property
+    def stacks(self) -> Mapping[str, str]:
+        """Exception type → stack of the first of its kind."""
+        return self.function.stacks
+
     def close(self) -> None:
         """Nothing is held open."""
 
@@ -91,16 +100,28 @@ class AggregatorStep:
         """Read what the step needs of a block."""
         return Block(upstream, span, self.step.reads)
 
-    def group_end(self, block: Block, candidates: np.ndarray, wanted: int) -> tuple[int, int]:
-        """(position after the last whole group, accepted records in those groups), for at most ``wanted`` groups.
+    def cut(self, upstream: GenerationReader, rest: Span, wanted: int) -> Span:
+        """The next block of ``rest``, of about ``wanted`` records; it ends where a group ends."""
+        if wanted >= len(rest):
+            return rest
+        size = max(wanted, self._size)
+        while True:
+            look = rest.head(size)
+            end = self.group_end(self.block(upstream, look), max(1, wanted // self._size))
+            if look == rest and end == 0:
+                return rest
+            if end:
+                return rest.head(end)
+            size *= 2
+
+    def group_end(self, block: Block, wanted: int) -> int:
+        """The position after the last whole group of a block, of at most ``wanted`` groups; 0: it has none.
 
         A block must not end inside a group: a group is committed whole or called again.
         """
-        accepted = self._accept.ahead(block, candidates)
+        accepted = self._accept.ahead(block)
         groups = min(len(accepted) // self._size, wanted)
-        if groups == 0:
-            return 0, 0
-        return int(accepted[groups * self._size - 1]) + 1, groups * self._size
+        return int(accepted[groups * self._size - 1]) + 1 if groups else 0
 
     @property
     def size(self) -> int:

@@ -43,12 +43,13 @@ class Block:
         columns: the payload columns that functions and expressions see; None: all.
 
     Attributes:
+        upstream: where they are read.
         kept: row → values that could not stay in their column; ``stored_kept``: those that upstream wrote down.
     """
 
     def __init__(self, upstream: GenerationReader, span: Span, columns: Sequence[str] | None = None) -> None:
         self.span = span
-        self._upstream = upstream
+        self.upstream = upstream
         self.owners = upstream.owners(span)
         self._columns = None if columns is None else self._known(columns)
         self.table = upstream.read(span, [])
@@ -80,7 +81,7 @@ class Block:
             return one_chunk(self.table[name])
         if name not in self.owners:
             return None
-        rows = self._upstream.read(self.span, [name])
+        rows = self.upstream.read(self.span, [name])
         if "_kept" in rows.column_names:
             for row, values in kept_values(rows["_kept"]).items():
                 self.kept[row] = {**values, **self.kept.get(row, {})}
@@ -109,7 +110,7 @@ class Block:
             low, high = np.searchsorted(positions, (start, stop))
             if low == high:
                 continue
-            rows = self._upstream.read(Span(first + start, first + stop - 1), wanted)
+            rows = self.upstream.read(Span(first + start, first + stop - 1), wanted)
             self.bytes_read += rows.nbytes
             inside = positions[low:high]
             yield inside, rows if len(inside) == stop - start else rows.take(pa.array(inside - start))
@@ -129,7 +130,7 @@ class Block:
     def payload(self, positions: np.ndarray) -> tuple[pa.Table, Kept]:
         """The payload at ``positions`` (ascending), and by row the values that cannot stand in their column."""
         first, last = int(positions[0]), int(positions[-1])
-        rows = self._upstream.read(Span(self.span.first + first, self.span.first + last), self._columns)
+        rows = self.upstream.read(Span(self.span.first + first, self.span.first + last), self._columns)
         self.bytes_read += rows.nbytes
         if len(positions) <= last - first:
             rows = rows.take(pa.array(positions - first))
@@ -166,7 +167,7 @@ class Block:
     def failures(self, positions: np.ndarray) -> list[list[dict[str, Any]]]:
         """What each record at ``positions`` failed of in earlier steps, in order of steps."""
         by_id: dict[int, list[dict[str, Any]]] = {}
-        for failure in self._upstream.failures(self.span):
+        for failure in self.upstream.failures(self.span):
             by_id.setdefault(failure.pop("_id"), []).append(failure)
         first = self.span.first
         return [by_id.get(first + position, []) for position in positions.tolist()]
@@ -189,6 +190,8 @@ class BlockResult:
         columns: payload columns that are new or changed, and side columns: a value for every record.
         dropped: payload columns that no record has any more.
         call_seconds: how long each call of the author's function took.
+        outcomes: of fused steps, packed (see :mod:`batch_provider.engine.outcomes`).
+        types: fused step → the types it has given to columns so far.
     """
 
     outcome: np.ndarray
@@ -196,3 +199,5 @@ class BlockResult:
     columns: dict[str, pa.Array] = field(default_factory=dict)
     dropped: frozenset[str] = frozenset()
     call_seconds: np.ndarray = field(default_factory=lambda: np.empty(0))
+    outcomes: np.ndarray | None = None
+    types: dict[str, pa.Schema] = field(default_factory=dict)

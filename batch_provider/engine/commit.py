@@ -85,7 +85,7 @@ def commit_block(
     rows = _Rows(work, block, result, worked, previous, now)
     table, owners = rows.table()
     tally = rows.tally(seconds)
-    work.checkpoint(table, block.span, owners, tally)
+    work.checkpoint(table, block.span, owners, tally, result.types)
     return tally
 
 
@@ -119,6 +119,13 @@ class _Rows:
         out[self.worked] = self.claim.id.epoch
         return outcome, out
 
+    def _fused_outcomes(self, new: np.ndarray) -> np.ndarray:
+        if self.previous is None:
+            return new
+        packed: np.ndarray = self.previous.rows["_outcomes"].to_numpy().copy()
+        packed[self.worked] = new[self.worked]
+        return packed
+
     def _errors(self) -> pa.Array:
         own = [
             {"type": error.type, "message": error.message, "c": str(self.claim.id), "at": self.now}
@@ -140,6 +147,8 @@ class _Rows:
             "_out": pa.array(self.out),
             "_in": self.block.table["_out"],
         }
+        if self.result.outcomes is not None:
+            columns["_outcomes"] = pa.array(self._fused_outcomes(self.result.outcomes))
         if self.errors.null_count < len(self.errors):
             columns["_error"] = self.errors
         if (redrives := self._redrives()).any():

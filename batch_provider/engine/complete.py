@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from batch_provider.domain.errors import StepsChangedError
+from batch_provider.domain.fused import checkpoint_steps
 from batch_provider.domain.instance import AttemptInfo, Close, JobInstance
 from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import CloseOutcome, JobState, Outcome
@@ -91,7 +92,7 @@ def seal_all(store: GenerationStore, info: AttemptInfo) -> dict[tuple[str, str],
 def _result(job: JobSpec, store: GenerationStore, closes: Closes, account: Account, now: datetime) -> BatchJobResult:
     manifest = store.manifest
     state, reason = _verdict(job, closes, account)
-    loaded, declared = [str(step["name"]) for step in manifest.steps], [step.name for step in job.steps]
+    loaded, declared = [str(step["name"]) for step in manifest.steps], [step.name for step in checkpoint_steps(job)]
     if loaded != declared:
         state, reason = JobState.FAILED_PROCESS_RECORDS, str(StepsChangedError(job.name, loaded, declared))
     created = datetime.fromisoformat(manifest.created_at)
@@ -126,14 +127,19 @@ def _result(job: JobSpec, store: GenerationStore, closes: Closes, account: Accou
 
 
 def _steps(job: JobSpec, store: GenerationStore, account: Account) -> tuple[StepResult, ...]:
-    attempts = {
-        step: [close for shard in store.manifest.shards for close in store.attempts(step, shard.id)]
-        for step in account.outcomes
-    }
-    work = {step: _work(store, step, closes) for step, closes in attempts.items()}
+    work: dict[str, Tally] = {}
+    tried: dict[str, int] = {}
+    older: dict[str, dict[str, int]] = {}
+    codes = {step.name: fingerprint(step) for step in checkpoint_steps(job)}
+    for entry in store.manifest.steps:
+        name = str(entry["name"])
+        closes = [close for shard in store.manifest.shards for close in store.attempts(name, shard.id)]
+        claims = sum(store.claimed(name, shard.id) for shard in store.manifest.shards)
+        for step in store.manifest.fused(name):
+            work[step] = _work(store, name, step, closes)
+            tried[step] = claims - sum(close.outcome is CloseOutcome.ABANDONED for close in closes)
+            older[step] = {code: n for code, n in account.codes[name].items() if code != codes.get(name, code)}
     seconds = sum(tally.seconds for tally in work.values()) or 1.0
-    codes = {step.name: fingerprint(step) for step in job.steps}
-    claims = {step: sum(store.claimed(step, shard.id) for shard in store.manifest.shards) for step in account.outcomes}
     return tuple(
         StepResult.of(
             step,
@@ -141,16 +147,25 @@ def _steps(job: JobSpec, store: GenerationStore, account: Account) -> tuple[Step
             work[step],
             not_run=int(counts[Outcome.NOT_RUN]),
             share=work[step].seconds / seconds,
-            attempts=claims[step] - sum(close.outcome is CloseOutcome.ABANDONED for close in attempts[step]),
-            older_code={code: n for code, n in account.codes[step].items() if code != codes.get(step, code)},
+            attempts=tried[step],
+            older_code=older[step],
             given_up=account.given_up[step],
         )
         for step, counts in account.outcomes.items()
     )
 
 
-def _work(store: GenerationStore, step: str, closes: Sequence[Close]) -> Tally:
-    """What all attempts at a step did, those that were killed included."""
+def _work(store: GenerationStore, name: str, step: str, closes: Sequence[Close]) -> Tally:
+    """What all attempts at a step did, those that were killed included.
+
+    Args:
+        store: the generation.
+        name: of the checkpoints.
+        step: the step, which may be one of several that share them.
+        closes: of all attempts.
+    """
+    if name != step:  # progress does not tell fused steps apart
+        return reduce(Tally.__add__, (close.fused.get(step, Tally()) for close in closes), Tally())
     killed = (tally for shard in store.manifest.shards for tally in store.unclosed(step, shard.id))
     return reduce(Tally.__add__, (*(close.tally for close in closes), *killed), Tally())
 

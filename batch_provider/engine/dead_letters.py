@@ -14,6 +14,7 @@ from batch_provider.domain.outcome import FAILED_BEFORE, Outcome
 from batch_provider.engine.account import Closes
 from batch_provider.engine.block import OUTCOME_BITS
 from batch_provider.engine.joining import concat_by_name
+from batch_provider.engine.outcomes import failed_in
 from batch_provider.engine.ports import GenerationStore
 
 PART_ROWS = 50_000
@@ -54,10 +55,13 @@ def _parts(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 def _failed_rows(
     store: GenerationStore, step: str, shard: ShardRef, close: Close | None, late: Late
 ) -> Iterator[pa.Table]:
-    reader = store.upstream_reader(close, shard.id)
+    steps = store.manifest.fused(step)
+    # in fused steps a record may have come to the one where it failed with what those before it made of it
+    fused = close is not None and len(steps) > 1
+    reader = store.output_reader(close) if close is not None and fused else store.upstream_reader(close, shard.id)
     not_yet = late.get((step, shard.id), np.zeros(len(shard.span), dtype=bool))
     for span in store.spans(step, shard.id, close, failed=True):
-        rows = store.rows(step, shard.id, close, span, ["_status", "_error", "_line", "_raw"])
+        rows = store.rows(step, shard.id, close, span, ["_status", "_outcomes", "_error", "_line", "_raw"])
         status = rows["_status"].to_numpy()
         here = ((status & OUTCOME_BITS) == Outcome.FAILED) & ((status & FAILED_BEFORE) == 0)
         here &= ~not_yet[span.first - shard.span.first : span.last - shard.span.first + 1]
@@ -68,7 +72,7 @@ def _failed_rows(
         error = failed["_error"].combine_chunks()
         columns = {_free(name): came[name] for name in came.column_names if name not in ("_status", "_out")}
         columns |= {
-            "_step": pa.array([step] * len(at)),
+            "_step": pa.array(failed_in(steps, failed)),
             "_error_type": error.field("type"),
             "_error_message": error.field("message"),
             "_attempt": error.field("c"),

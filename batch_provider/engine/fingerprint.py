@@ -6,14 +6,18 @@ import hashlib
 from types import CodeType
 from typing import Any
 
-from batch_provider.domain.spec import SqlSpec, StepSpec, WriterSpec
+from batch_provider.domain.fused import CheckpointStep, FusedStep
+from batch_provider.domain.spec import SqlSpec, WriterSpec
 
 
-def fingerprint(step: StepSpec) -> str:
-    """A digest of the function's own code and the step's declared options.
+def fingerprint(step: CheckpointStep) -> str:
+    """A digest of the function's own code and the step's declared options; of all, if several steps are fused.
 
     Functions that it calls are not seen: a change in a helper does not change the fingerprint (documented).
     """
+    if isinstance(step, FusedStep):
+        joined = " ".join(map(fingerprint, step.steps))
+        return hashlib.blake2b(joined.encode(), digest_size=8).hexdigest()
     digest = hashlib.blake2b(digest_size=8)
     digest.update(_text_of(step.function).encode())
     digest.update(_text_of(step.accept_expression).encode())

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from datetime import datetime
 from typing import Protocol
 
 import pyarrow as pa
 
 from batch_provider.domain.errors import LoadError, SourceError, StorageError, TooManyRecordsError
+from batch_provider.domain.fused import checkpoint_steps, described
 from batch_provider.domain.instance import AttemptInfo, JobInstance, Manifest
 from batch_provider.domain.layout import ClaimId, FileRef, Span, plan_shards
 from batch_provider.domain.names import RESERVED_COLUMNS
@@ -118,7 +121,8 @@ def load_and_dispatch(
     if isinstance(source, ReferableSource) and source.by_reference:
         references = _refer(source, access, count)
     else:
-        _copy(source, access, _InputWriter(target, began, count))
+        with closing(_InputWriter(target, began, count)) as writer:
+            _copy(source, access, writer)
     manifest = Manifest(
         instance=instance,
         generation=target.generation,
@@ -129,7 +133,7 @@ def load_and_dispatch(
         shards=plan_shards(count.total, planned_shards(job, count.total, slots)),
         files=tuple(target.files),
         columns={name: str(kind) for name, kind in count.columns.items()},
-        steps=tuple({"name": step.name, "accept_policy": str(step.accept_policy)} for step in job.steps),
+        steps=tuple(described(step) for step in checkpoint_steps(job)),
         variables=job.variables,
         source=job.source.describe(),
         created_at=clock.now().isoformat(),
@@ -169,7 +173,7 @@ def failed_state(error: BaseException) -> JobState:
 def _copy(source: Source, access: SourceAccess, writer: _InputWriter) -> None:
     for piece in source.read(access):
         writer.add(piece)
-    writer.flush()
+    writer.finish()
 
 
 def _refer(source: ReferableSource, access: SourceAccess, count: _Count) -> tuple[InputReference, ...]:
@@ -222,9 +226,11 @@ class _Count:
 
 
 class _InputWriter:
-    """Cuts the stream into files."""
+    """Cuts the stream into files; while one is encoded and written by a thread, the next is being read."""
 
     def __init__(self, target: LoadTarget, began: datetime, count: _Count) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
+        self._writing: Future[None] | None = None
         self._target, self._began, self._count = target, began, count
         self._pending: list[pa.Table] = []
         self._rows = self._bytes = 0
@@ -258,15 +264,31 @@ class _InputWriter:
         return pa.Table.from_batches([batch])
 
     def flush(self) -> None:
-        """Write what is pending as one file."""
+        """Write what is pending as one file, as soon as the one before is written."""
         if not self._rows:
             return
         span = Span(self._count.total - self._rows, self._count.total - 1)
         failed = sum(table.num_rows for table in self._pending if "_error" in table.column_names)
-        table = input_rows(self._pending, self._count.columns, span)
         tally = Tally(succeeded=self._rows - failed, failed=failed, newly_failed=failed)
-        self._target.write(table, span, tally)
+        self._wait()
+        self._writing = self._thread.submit(self._write, self._pending, dict(self._count.columns), span, tally)
         self._pending, self._rows, self._bytes = [], 0, 0
+
+    def _write(self, tables: Sequence[pa.Table], columns: Mapping[str, pa.DataType], span: Span, tally: Tally) -> None:
+        self._target.write(input_rows(tables, columns, span), span, tally)
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self._writing.result()
+
+    def finish(self) -> None:
+        """Write the rest; every file is written when this returns."""
+        self.flush()
+        self._wait()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown()
 
 
 def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

@@ -23,12 +23,12 @@ class PatchWriter:
 
     Args:
         step: whose patches they are.
-        types: of the columns that earlier attempts of this shard wrote.
+        types: of the columns that earlier attempts of this shard wrote; those of later blocks are added.
     """
 
     def __init__(self, step: StepSpec, types: Mapping[str, pa.DataType]) -> None:
         self._step = step
-        self._types = dict(types)
+        self.types = dict(types)
         self._good_shapes: set[tuple[str, ...]] = set()
 
     def check(self, returned: Sequence[Any], positions: np.ndarray) -> tuple[list[Patch], dict[int, RecordError]]:
@@ -64,7 +64,7 @@ class PatchWriter:
 
     def types_of(self, columns: Mapping[str, pa.Array]) -> None:
         """Remember the types of these columns for what comes next."""
-        self._types.update({name: column.type for name, column in columns.items()})
+        self.types.update({name: column.type for name, column in columns.items()})
 
     def transposed(self, patches: Sequence[Any]) -> dict[str, list[Any]] | None:
         """The values of patches that all have the same keys, by key; None if they have not, or something is wrong.
@@ -92,7 +92,7 @@ class PatchWriter:
         built: dict[str, tuple[np.ndarray, pa.Array]] = {}
         bad: dict[int, RecordError] = {}
         for name, values, at in columns:
-            array, problems = build_column(values, self._types.get(name))
+            array, problems = build_column(values, self.types.get(name))
             for index, why in problems.items():
                 bad.setdefault(int(at[index]), RecordError("FieldTypeError", f"field {name!r}: {why}"))
             built[name] = (at, array)

@@ -150,6 +150,8 @@ class ShardWork(Protocol):
     upstream: GenerationReader
     types: Mapping[str, pa.DataType]
     """Payload columns that earlier attempts wrote for this shard, and their types."""
+    fused_types: Mapping[str, Mapping[str, pa.DataType]]
+    """The same for each of several fused steps: one may give a column a type that another changes again."""
     settled: bool
     """An earlier try of this round closed it done: the worker died after its close."""
     older: frozenset[int]
@@ -178,7 +180,14 @@ class ShardWork(Protocol):
         """Payload column → owning step, as the footer of a file of this step says."""
         ...
 
-    def checkpoint(self, table: pa.Table, span: Span, owners: Mapping[str, str], tally: Tally) -> None:
+    def checkpoint(
+        self,
+        table: pa.Table,
+        span: Span,
+        owners: Mapping[str, str],
+        tally: Tally,
+        fused_types: Mapping[str, pa.Schema] = MappingProxyType({}),
+    ) -> None:
         """Commit the rows of ``span``: whole or absent."""
         ...
 
@@ -214,6 +223,7 @@ class ShardWork(Protocol):
         fingerprint: str,
         reason: str = "",
         stacks: Mapping[str, str] = MappingProxyType({}),
+        fused: Mapping[str, Tally] = MappingProxyType({}),
     ) -> Close:
         """End the attempt: everything durable first, then the close."""
         ...
@@ -255,8 +265,12 @@ class GenerationStore(Protocol):
         """``_id`` and these columns of a step's own files over ``span``; the input's when ``close`` is None."""
         ...
 
-    def spans(self, step: str, shard_id: str, close: Close | None, *, failed: bool = False) -> Sequence[Span]:
+    def spans(self, step: str, shard_id: str, close: Close | None, *, failed: bool = False) -> Iterator[Span]:
         """The spans of those files, or of those with failed rows only, cut to the shard."""
+        ...
+
+    def output_reader(self, close: Close) -> GenerationReader:
+        """What the attempt behind ``close`` wrote, with what it left as it came."""
         ...
 
     def upstream_reader(self, close: Close | None, shard_id: str) -> GenerationReader:

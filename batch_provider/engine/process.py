@@ -9,15 +9,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from batch_provider.domain.errors import FailureLimitExceededError, FencedError, StopProcessingError
+from batch_provider.domain.fused import CheckpointStep
 from batch_provider.domain.layout import FileRef, Span, gaps
 from batch_provider.domain.outcome import CloseOutcome
-from batch_provider.domain.spec import JobSpec, StepSpec
+from batch_provider.domain.spec import JobSpec
 from batch_provider.domain.tally import Tally
-from batch_provider.engine.aggregate import AggregatorStep
 from batch_provider.engine.commit import Previous, commit_block
 from batch_provider.engine.fingerprint import fingerprint
+from batch_provider.engine.fused_step import FusedRunner
 from batch_provider.engine.guard import Guard
 from batch_provider.engine.ports import Clock, ShardWork
 from batch_provider.engine.runners import make_runner
@@ -36,7 +38,7 @@ class ShardTask:
     """What it takes to process one (step, shard).
 
     Attributes:
-        job, step: what the author declared.
+        job, step: what the author declared; ``step`` may be several that are fused.
         work: the held claim.
         clock: for intervals and times of failures.
         constant: keywords the author's functions may name: ``instance`` and Airflow's context.
@@ -46,7 +48,7 @@ class ShardTask:
     """
 
     job: JobSpec
-    step: StepSpec
+    step: CheckpointStep
     work: ShardWork
     clock: Clock
     constant: Mapping[str, Any] = field(default_factory=dict)
@@ -82,6 +84,7 @@ class _ShardRun:
         self.adopted = task.work.tally
         self.own = Tally()
         self.is_finished = False
+        self.cutting = 0.0
         self.began = task.clock.monotonic()
 
     def work_through(self) -> Tally:
@@ -105,32 +108,18 @@ class _ShardRun:
         for hole in gaps(self.work.shard.span, [file.span for file in self.work.files]):
             at = hole.first
             while at <= hole.last:
-                span = self._cut(Span(at, hole.last))
+                began = self.task.clock.monotonic()
+                span = self.runner.cut(self.work.upstream, Span(at, hole.last), self.sizer.size)
+                self.cutting = self.task.clock.monotonic() - began
                 yield span, None
                 at = span.last + 1
         for file in rewrites:
             yield file.span, file
 
-    def _cut(self, rest: Span) -> Span:
-        """The next block of ``rest``; for an aggregator it ends where a group ends."""
-        wanted = Span(rest.first, min(rest.last, rest.first + self.sizer.size - 1))
-        if not isinstance(self.runner, AggregatorStep) or wanted == rest:
-            return wanted
-        size = max(len(wanted), self.runner.size)
-        while True:
-            look = Span(rest.first, min(rest.last, rest.first + size - 1))
-            block = self.runner.block(self.work.upstream, look)
-            end, _ = self.runner.group_end(block, np.arange(len(block)), max(1, len(wanted) // self.runner.size))
-            if look == rest and end == 0:
-                return rest
-            if end:
-                return Span(rest.first, rest.first + end - 1)
-            size *= 2
-
     def process(self, span: Span, file: FileRef | None) -> None:
         """Run the step over one block and commit it; a block with nothing to do is left as it is."""
         clock = self.task.clock
-        started = clock.monotonic()
+        started, self.cutting = clock.monotonic() - self.cutting, 0.0  # fused steps work in looking for a group's end
         block = self.runner.block(self.work.upstream, span)
         candidates, previous = np.arange(len(block)), None
         if file is not None:
@@ -142,7 +131,9 @@ class _ShardRun:
         seconds = clock.monotonic() - started
         tally = commit_block(self.work, block, result, candidates, previous, clock.now(), seconds)
         self.own += tally
-        self.sizer.learn(len(block), clock.monotonic() - started, block.bytes_read)
+        written = sum(column.nbytes for column in result.columns.values())
+        self.sizer.learn(len(block), clock.monotonic() - started, block.bytes_read + written)
+        pa.default_memory_pool().release_unused()  # or a large block's memory stays for good (measured: 60 MB)
         self.guard.after_block(self.tally())
 
     def tally(self) -> Tally:
@@ -159,7 +150,12 @@ class _ShardRun:
         """End the attempt and say what it did."""
         tally = self.tally()
         self.work.close(
-            outcome, tally, fingerprint=fingerprint(self.task.step), reason=reason, stacks=self.runner.function.stacks
+            outcome,
+            tally,
+            fingerprint=fingerprint(self.task.step),
+            reason=reason,
+            stacks=self.runner.stacks,
+            fused=self.runner.work if isinstance(self.runner, FusedRunner) else {},
         )
         log.info(
             "Step %s, shard %s %s: %s successful, %s failed, %s skipped; %s processed by this attempt in %.1f s",

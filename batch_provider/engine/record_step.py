@@ -44,8 +44,22 @@ class RecordStep:
         """What is called for each record."""
         return UserFunction(self.step.name, self.step.call, PER_RECORD, constant, self.step.calls)
 
+    @property
+    def types(self) -> Mapping[str, pa.DataType]:
+        """The columns that it has written, with the types it gave them."""
+        return self._patches.types
+
+    @property
+    def stacks(self) -> Mapping[str, str]:
+        """Exception type → stack of the first of its kind."""
+        return self.function.stacks
+
     def close(self) -> None:
         """Nothing is held open."""
+
+    def cut(self, upstream: GenerationReader, rest: Span, wanted: int) -> Span:  # noqa: ARG002  # any end will do
+        """The next block of ``rest``, of ``wanted`` records."""
+        return rest.head(wanted)
 
     def block(self, upstream: GenerationReader, span: Span) -> Block:
         """Read what the step needs of a block."""

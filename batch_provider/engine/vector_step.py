@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -69,8 +69,22 @@ class VectorStep:
             self.function = UserFunction(step.name, step.call, PER_BLOCK, constant)
             self._work = _ArrowWork(self.function)
 
+    @property
+    def types(self) -> Mapping[str, pa.DataType]:
+        """Nothing has to be remembered: what a function returns has its types already."""
+        return {}
+
+    @property
+    def stacks(self) -> Mapping[str, str]:
+        """Exception type → stack of the first of its kind."""
+        return self.function.stacks
+
     def close(self) -> None:
         """Nothing is held open."""
+
+    def cut(self, upstream: GenerationReader, rest: Span, wanted: int) -> Span:  # noqa: ARG002  # any end will do
+        """The next block of ``rest``, of ``wanted`` records."""
+        return rest.head(wanted)
 
     def block(self, upstream: GenerationReader, span: Span) -> Block:
         """Read what the step needs of a block."""

@@ -27,6 +27,7 @@ class BatchAggregatorOperator(BatchStepOperator):
 
     def check_step(self) -> None:
         """Refuse a step that is another operator's."""
+        self.refuse_fused()
         aggregator = self.job.step(self.step).aggregator
         if aggregator is None or aggregator.streaming:
             other = "BatchStreamOperator" if aggregator else "BatchStepOperator"

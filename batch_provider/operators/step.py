@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from batch_provider import wiring
 from batch_provider.domain.errors import InvalidOptionError
+from batch_provider.domain.fused import CheckpointStep, checkpoint_steps
 from batch_provider.domain.spec import JobSpec
 from batch_provider.engine.process import ShardTask, process_shard
 from batch_provider.operators._failures import airflow_errors
@@ -43,25 +44,77 @@ class BatchStepOperator(BatchOperator):
 
     def check_step(self) -> None:
         """Refuse a step that is another operator's."""
+        self.refuse_fused()
         if self.job.step(self.step).aggregator is not None:
             raise InvalidOptionError("step", self.step, "BatchAggregatorOperator for an aggregator")
+
+    def refuse_fused(self) -> None:
+        """Refuse a step of a job whose steps are fused: it has no checkpoints of its own."""
+        if self.job.fuse_steps:
+            raise InvalidOptionError(
+                "step", self.step, "BatchStageOperator for the steps of a job with fuse_steps=True"
+            )
 
     def execute(self, context: Context) -> None:
         """Process what is left of the shard."""
         with airflow_errors():
-            store = self.instance_store(context)
-            generation = store.generation(self.shard["generation"])
-            work = generation.claim(self.step, self.shard["shard"], self.attempt(context), self.job)
-            self.log.info("Step %s, %s, attempt %s", self.step, work.shard.label, work.claim.id)
-            process_shard(
-                ShardTask(
-                    job=self.job,
-                    step=self.job.step(self.step),
-                    work=work,
-                    clock=store.clock,
-                    constant=self.constants(context),
-                    cancelled=self._cancelled.is_set,
-                    on_late=late_alert(self.job, context),
-                    targets=DatabaseTargets(wiring.AirflowAccess()),
-                )
+            for step in self.checkpoint_steps():
+                self._process(step, context)
+
+    def checkpoint_steps(self) -> tuple[CheckpointStep, ...]:
+        """What this task claims and processes."""
+        return (self.job.step(self.step),)
+
+    def _process(self, step: CheckpointStep, context: Context) -> None:
+        store = self.instance_store(context)
+        generation = store.generation(self.shard["generation"])
+        work = generation.claim(step.name, self.shard["shard"], self.attempt(context), self.job)
+        self.log.info("Step %s, %s, attempt %s", step.name, work.shard.label, work.claim.id)
+        process_shard(
+            ShardTask(
+                job=self.job,
+                step=step,
+                work=work,
+                clock=store.clock,
+                constant=self.constants(context),
+                cancelled=self._cancelled.is_set,
+                on_late=late_alert(self.job, context),
+                targets=DatabaseTargets(wiring.AirflowAccess()),
             )
+        )
+
+
+class BatchStageOperator(BatchStepOperator):
+    """Passes one shard through all steps of a stage of a job with ``fuse_steps``; a retry resumes where it ended.
+
+    Args:
+        job: the declared job.
+        stage: which stage, counted from 1; a streaming aggregator ends one, and has a task of its own.
+        shard: what :class:`BatchJobOperator` returned for this mapped task.
+        **kwargs: of :class:`BatchStepOperator`.
+    """
+
+    def __init__(
+        self, *, job: JobSpec | DeclaredJob, shard: Mapping[str, str], stage: int = 1, step: str = "", **kwargs: Any
+    ) -> None:
+        self.stage = stage
+        super().__init__(job=job, step=step, shard=shard, **kwargs)
+
+    def check_step(self) -> None:
+        """Refuse a stage that the job does not have.
+
+        Raises:
+            InvalidOptionError: it has no such stage, or its steps are not to be fused.
+        """
+        if not self.job.fuse_steps:
+            raise InvalidOptionError(
+                "stage", self.stage, "fuse_steps=True on the job, or BatchStepOperator for each step"
+            )
+        count = len(self.job.stages())
+        if not 1 <= self.stage <= count:
+            raise InvalidOptionError("stage", self.stage, f"a number from 1 to {count}, the stages of the job")
+
+    def checkpoint_steps(self) -> tuple[CheckpointStep, ...]:
+        """The steps of the stage, as far as they can be fused."""
+        steps = self.job.stages()[self.stage - 1]
+        return checkpoint_steps(self.job, (step for step in steps if not step.is_streaming))

@@ -10,11 +10,12 @@ from airflow.sdk.definitions._internal.contextmanager import TaskGroupContext
 from airflow.sdk.definitions.taskgroup import MappedTaskGroup
 
 from batch_provider.domain.errors import JobDefinitionError
+from batch_provider.domain.fused import FusedStep, checkpoint_steps
 from batch_provider.domain.spec import JobSpec, StepSpec
 from batch_provider.operators.aggregate import BatchAggregatorOperator, BatchStreamOperator
 from batch_provider.operators.load import BatchJobOperator
 from batch_provider.operators.on_complete import BatchOnCompleteOperator
-from batch_provider.operators.step import BatchStepOperator
+from batch_provider.operators.step import BatchStageOperator, BatchStepOperator
 
 
 def wire_job(dag: DAG, job: JobSpec, instance_id: str | None, task_options: Mapping[str, Any]) -> TaskGroup:
@@ -24,28 +25,31 @@ def wire_job(dag: DAG, job: JobSpec, instance_id: str | None, task_options: Mapp
         JobDefinitionError: it is inside a mapped group, or the DAG has a group or task of its name already.
     """
     _refuse_bad_place(dag, job)
+    checkpoint_steps(job)  # a name that fused steps may not have is refused at parse
     common: dict[str, Any] = {"job": job, "job_instance_id": instance_id, **task_options}
     with TaskGroup(group_id=job.name) as group:
         load = BatchJobOperator(task_id="load", **common)
         done: list[Any] = [load]
-        for number, stage in enumerate(job.stages(), start=1):
-            group_id = "process" if number == 1 else f"process_{number}"
-            done += _wire_stage(group_id, stage, load.output, done[-1], common)
+        for number in range(1, len(job.stages()) + 1):
+            done += _wire_stage(job, number, load.output, done[-1], common)
         done >> BatchOnCompleteOperator(task_id="on_complete", **common)
     return group
 
 
-def _wire_stage(
-    group_id: str, stage: tuple[StepSpec, ...], shards: Any, before: Any, common: Mapping[str, Any]
-) -> list[Any]:
+def _wire_stage(job: JobSpec, number: int, shards: Any, before: Any, common: Mapping[str, Any]) -> list[Any]:
     """A mapped group of the stage's steps, then its streaming aggregator if it ends in one."""
     made: list[Any] = []
+    stage = job.stages()[number - 1]
     steps = [step for step in stage if not step.is_streaming]
     if steps:
 
-        @task_group(group_id=group_id)
+        @task_group(group_id="process" if number == 1 else f"process_{number}")
         def process(shard: Any) -> None:
             """The steps of one shard; shards do not wait for each other."""
+            if job.fuse_steps:
+                name = FusedStep(tuple(steps)).name if len(steps) > 1 else steps[0].name
+                BatchStageOperator(**common, task_id=name, stage=number, shard=shard)
+                return
             tasks = [_step_operator(step, shard, common) for step in steps]
             if len(tasks) > 1:
                 chain(*tasks)

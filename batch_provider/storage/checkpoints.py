@@ -1,15 +1,17 @@
 """The Parquet file of a checkpoint: rows, footer and digest.
 
 Columns of the provider's own: ``_id``, ``_status`` (own outcome, and the failed-before bit), ``_out`` (epoch in
-which the step last processed the row), ``_in`` (the upstream ``_out`` it consumed), ``_error``, ``_vars``; then
-the payload columns that are new or changed. Data and status share the file, so both are there or neither.
+which the step last processed the row), ``_in`` (the upstream ``_out`` it consumed), ``_error``, ``_vars``, and of
+fused steps ``_outcomes`` (what each of them did, two bits a step); then the payload columns that are new or changed.
+Data and status share the file, so both are there or neither.
 """
 
 from __future__ import annotations
 
 import json
+from base64 import b64decode, b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -25,7 +27,10 @@ from batch_provider.storage.blobs import Blobs
 STATUS_COLUMNS = ("_id", "_status", "_out", "_in")
 
 _FOOTER = b"batch_provider"
-_RUNS = ["_status", "_in", "_out"]  # few distinct values: dictionary pages hold them in next to nothing
+_RUNS = ["_status", "_outcomes", "_in", "_out"]  # few distinct values: dictionary pages hold them in next to nothing
+
+_MANY_COLUMNS = 8
+"""So many are decoded by several threads: whole payloads, as on-complete reads them for the dead letters."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,13 @@ class Footer:
     Attributes:
         owners: every payload column that exists after this step → the step whose files hold it.
         tally: outcomes of the rows in this file.
+        fused_types: fused step → the columns it wrote, with the types it gave them.
     """
 
     step: str
     owners: Mapping[str, str]
     tally: Tally
+    fused_types: Mapping[str, pa.Schema] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """As it stands in the Parquet key-value metadata."""
@@ -49,6 +56,10 @@ class Footer:
                 "step": self.step,
                 "owners": dict(self.owners),
                 "tally": self.tally.to_json(),
+                "fused_types": {
+                    step: b64encode(schema.serialize().to_pybytes()).decode()
+                    for step, schema in self.fused_types.items()
+                },
             }
         ).encode()
 
@@ -97,7 +108,7 @@ class CheckpointFile:
         wanted = [name for name in columns if name in self.columns]
         missing = [name for name in dict.fromkeys(wanted) if name not in self._decoded]
         if missing:
-            table = self._file.read(columns=missing, use_threads=False)
+            table = self._file.read(columns=missing, use_threads=len(missing) >= _MANY_COLUMNS)
             self._decoded.update(zip(table.column_names, table.columns, strict=True))
         return pa.table({name: self._decoded[name] for name in wanted})
 
@@ -129,4 +140,7 @@ def _read_footer(name: str, metadata: Mapping[bytes, bytes]) -> Footer:
     raw: dict[str, Any] = json.loads(metadata.get(_FOOTER, b"{}"))
     if raw.get("version") != LAYOUT_VERSION:
         raise LayoutVersionError(name, raw.get("version"), LAYOUT_VERSION)
-    return Footer(raw["step"], raw["owners"], Tally.from_json(raw["tally"]))
+    types = {
+        step: pa.ipc.read_schema(pa.py_buffer(b64decode(text))) for step, text in raw.get("fused_types", {}).items()
+    }
+    return Footer(raw["step"], raw["owners"], Tally.from_json(raw["tally"]), types)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch_provider.domain.errors import FencedError
-from batch_provider.domain.instance import AttemptInfo, Close, Manifest
+from batch_provider.domain.instance import AttemptInfo, Close, Manifest, Pin
 from batch_provider.domain.layout import ClaimId, ShardRef, Span
 from batch_provider.domain.result import BatchJobResult
 from batch_provider.domain.tally import Tally
@@ -56,15 +56,13 @@ class Completion:
         """Rows of a step's own files."""
         return self._layer(step, shard_id, close).rows(span, columns)
 
-    def spans(self, step: str, shard_id: str, close: Close | None, *, failed: bool = False) -> Sequence[Span]:
-        """Spans of those files, cut to the shard."""
+    def spans(self, step: str, shard_id: str, close: Close | None, *, failed: bool = False) -> Iterator[Span]:
+        """Spans of those files, cut to the shard; one by one, so that a file is still open when its rows are read."""
         layer, shard = self._layer(step, shard_id, close), self.manifest.shard(shard_id)
-        found: list[Span] = []
         for file in layer.over(shard.span):
             part = file.span.overlap(shard.span)
             if part is not None and (not failed or layer.open(file).footer.tally.failed):
-                found.append(part)
-        return found
+                yield part
 
     def unclosed(self, step: str, shard_id: str) -> Sequence[Tally]:
         """The progress of attempts that were killed: at most a second older than their end."""
@@ -86,6 +84,10 @@ class Completion:
         """Which attempt of the step before it read."""
         pin = self._generation.claim_of(close.step, close.shard, close.claim).upstream
         return pin.claim if pin else None
+
+    def output_reader(self, close: Close) -> ChainReader:
+        """What an attempt wrote."""
+        return self._generation.reader(close.shard, Pin(close.step, close.claim))
 
     def upstream_reader(self, close: Close | None, shard_id: str) -> ChainReader:
         """What an attempt read."""

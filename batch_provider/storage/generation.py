@@ -16,18 +16,19 @@ from batch_provider.domain.errors import (
     LayoutVersionError,
     StepsChangedError,
 )
+from batch_provider.domain.fused import checkpoint_steps
 from batch_provider.domain.instance import LAYOUT_VERSION, AttemptInfo, Claim, Close, Manifest, Pin
 from batch_provider.domain.layout import ClaimId, FileRef, ShardRef, overlay
 from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.domain.spec import JobSpec
 from batch_provider.domain.tally import Tally
-from batch_provider.engine.fingerprint import fingerprint
 from batch_provider.engine.ports import Clock
 from batch_provider.storage import paths
 from batch_provider.storage.blobs import Blobs, get_json, put_json
 from batch_provider.storage.checkpoints import open_checkpoint
 from batch_provider.storage.reading import ChainReader, FileLayer, Layer
 from batch_provider.storage.referenced import ReferenceLayer, open_references
+from batch_provider.storage.rounds import code_of, is_settled
 from batch_provider.storage.work import Adopted, HeldClaim
 
 
@@ -74,14 +75,14 @@ class Generation:
         self.check_input()
         if job is not None:
             self._check_steps(job)
-        code, reprocesses = _code_of(job, step)
+        code, reprocesses = code_of(job, step)
         upstream = self._pin_upstream(step, shard_id)
         highest = self.highest_claim(step, shard_id)
         adopted = self._adopt(highest) if highest else {}
         identity = ClaimId.next(highest.id if highest else None)
         close = self.close_of(step, shard_id, highest.id) if highest else None
         older = self._epochs_of_other_code(step, shard_id, code) if reprocesses else frozenset()
-        settled = highest is not None and _is_settled(highest, close, info)
+        settled = highest is not None and is_settled(highest, close, info)
         if older and highest is not None and highest.fingerprint != code:
             settled = False  # its code has changed since
         resumes = settled or (highest is not None and close is None)
@@ -114,13 +115,13 @@ class Generation:
         )
 
     def _check_steps(self, job: JobSpec) -> None:
-        loaded, declared = self.step_names, [step.name for step in job.steps]
+        loaded, declared = self.checkpoint_names, [step.name for step in checkpoint_steps(job)]
         if loaded != declared:
             raise StepsChangedError(job.name, loaded, declared)
 
     @property
-    def step_names(self) -> list[str]:
-        """The steps that the job had when its input was loaded, in order."""
+    def checkpoint_names(self) -> list[str]:
+        """What wrote checkpoints in the job whose input was loaded, in order: steps, and runs of fused ones."""
         return [str(entry["name"]) for entry in self.manifest.steps]
 
     def codes(self, step: str, shard_id: str) -> dict[int, str]:
@@ -151,7 +152,7 @@ class Generation:
                 opened = open_checkpoint(self.blobs, name, file)
             except CorruptCheckpointError:
                 continue  # its records are a gap now, and are processed again from upstream
-            found[file] = Adopted(opened.footer.tally, opened.schema)
+            found[file] = Adopted(opened.footer.tally, opened.schema, opened.footer.fused_types)
         directory = paths.output_dir(self.base, claim.step, claim.shard)
         self.blobs.sync(f"{directory}/{file.name}" for file in found)  # whoever wrote them may not have lived to do so
         return found
@@ -249,7 +250,8 @@ class Generation:
 
     def layer(self, step: str, shard_id: str, files: tuple[FileRef, ...]) -> FileLayer:
         """These files of a step, readable over any span."""
-        return FileLayer(self.blobs, step, paths.output_dir(self.base, step, shard_id), files)
+        directory = paths.output_dir(self.base, step, shard_id)
+        return FileLayer(self.blobs, step, directory, files, self.manifest.fused(step))
 
     def input_layer(self) -> Layer[Any]:
         """The input, copied or where it is."""
@@ -267,7 +269,7 @@ class Generation:
             file.check()
 
     def _pin_upstream(self, step: str, shard_id: str) -> Pin | None:
-        names = self.step_names
+        names = self.checkpoint_names
         if step not in names:
             known = f"one of {', '.join(names)}, the steps the job had when its input was loaded"
             raise InvalidOptionError("step", step, f"{known}, or clear the load task with Downstream")
@@ -301,19 +303,3 @@ class Generation:
                     total += Tally.from_json(get_json(self.blobs, f"{directory}/{names[-1]}")["tally"])
             found[str(step["name"])] = total
         return found
-
-
-def _code_of(job: JobSpec | None, step: str) -> tuple[str, bool]:
-    """The fingerprint of a step's code, and whether what older code made is to be made again."""
-    if job is None:
-        return "", False
-    spec = job.step(step)
-    return fingerprint(spec), spec.on_code_change == "reprocess"
-
-
-def _is_settled(highest: Claim, close: Close | None, info: AttemptInfo) -> bool:
-    """Whether an earlier try of this round closed it done; a mere retry then finds nothing to do.
-
-    An open claim is resumed; one closed in an earlier round is redriven: its failures are tried again.
-    """
-    return close is not None and close.outcome is CloseOutcome.DONE and highest.info.round_token == info.round_token

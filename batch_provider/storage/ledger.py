@@ -20,6 +20,7 @@ from batch_provider.domain.layout import FileRef, ShardRef
 from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import Outcome
 from batch_provider.domain.result import BatchJobResult
+from batch_provider.engine.outcomes import failed_in, unpack
 from batch_provider.storage.generation import Generation
 from batch_provider.storage.reading import Layer
 from batch_provider.storage.status import StatusReader, StepStatus, runs
@@ -46,6 +47,9 @@ CREATE VIEW records AS
 CREATE VIEW errors AS
     SELECT step, error_type, count(*) AS records, min(message) AS sample FROM failures GROUP BY ALL;
 """
+
+
+_NAMES = np.array([outcome.name for outcome in sorted(Outcome)], dtype=object)
 
 
 def live_ledger(generation: Generation) -> duckdb.DuckDBPyConnection:
@@ -98,14 +102,14 @@ def _fill(
 ) -> None:
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute(_TABLES)
-    steps = [INPUT_PHASE, *_steps(generation)]
-    _insert(connection, "steps", pa.table({"position": list(range(len(steps))), "step": steps}))
+    names = [INPUT_PHASE, *generation.manifest.step_names]
+    _insert(connection, "steps", pa.table({"position": list(range(len(names))), "step": names}))
     _insert(connection, "attempts", pa.Table.from_pylist([_attempt_row(close) for close in attempts]))
     for shard in generation.manifest.shards:
         before: StepStatus | None = None
-        for step in steps:
+        for step in [INPUT_PHASE, *_steps(generation)]:
             layer = generation.layer(step, shard.id, files[step, shard.id]) if before else generation.input_layer()
-            before = _insert_step(connection, step, shard, layer, before)
+            before = _insert_step(connection, shard, layer, before)
     if result is not None:
         fields = {name: value for name, value in result.to_json().items() if not isinstance(value, (tuple, list))}
         texts = [None if value is None else str(value) for value in fields.values()]
@@ -113,28 +117,26 @@ def _fill(
 
 
 def _insert_step(
-    connection: duckdb.DuckDBPyConnection,
-    step: str,
-    shard: ShardRef,
-    layer: Layer[Any],
-    before: StepStatus | None,
+    connection: duckdb.DuckDBPyConnection, shard: ShardRef, layer: Layer[Any], before: StepStatus | None
 ) -> StepStatus:
-    reader = StatusReader(step, shard.span)
+    reader = StatusReader(layer.step, shard.span)
     for file in layer.over(shard.span):
         reader.take(file.span, layer.open(file))
     status = reader.finish(before)
     for rows in status.failures:
-        _insert_failures(connection, step, rows)
-    _insert(connection, "outcome_runs", _runs(step, shard.id, shard.span.first, status.outcome))
+        _insert_failures(connection, layer.fused, rows)
+    for number, step in enumerate(layer.fused):
+        outcome = unpack(status.outcomes, number) if len(layer.fused) > 1 else status.outcome
+        _insert(connection, "outcome_runs", _runs(step, shard.id, shard.span.first, outcome))
     return status
 
 
-def _insert_failures(connection: duckdb.DuckDBPyConnection, step: str, failed: pa.Table) -> None:
+def _insert_failures(connection: duckdb.DuckDBPyConnection, steps: Sequence[str], failed: pa.Table) -> None:
     error = failed["_error"].combine_chunks()
     table = pa.table(
         {
             "record_id": failed["_id"],
-            "step": pa.array([step] * failed.num_rows),
+            "step": pa.array(failed_in(steps, failed), pa.string()),
             "error_type": error.field("type"),
             "message": error.field("message"),
             "attempt": error.field("c"),
@@ -145,14 +147,14 @@ def _insert_failures(connection: duckdb.DuckDBPyConnection, step: str, failed: p
 
 
 def _runs(step: str, shard_id: str, first: int, outcome: np.ndarray) -> pa.Table:
-    found = runs(outcome)
+    starts, ends = np.array(runs(outcome), dtype=np.int64).reshape(-1, 2).T
     return pa.table(
         {
-            "step": pa.array([step] * len(found)),
-            "shard": pa.array([shard_id] * len(found)),
-            "first_id": pa.array([first + start for start, _ in found], pa.int64()),
-            "last_id": pa.array([first + end for _, end in found], pa.int64()),
-            "outcome": pa.array([Outcome(int(outcome[start])).name for start, _ in found], pa.string()),
+            "step": pa.repeat(step, len(starts)),
+            "shard": pa.repeat(shard_id, len(starts)),
+            "first_id": pa.array(first + starts),
+            "last_id": pa.array(first + ends),
+            "outcome": pa.array(_NAMES[outcome[starts]], pa.string()),
         }
     )
 

@@ -19,6 +19,7 @@ from batch_provider.domain.layout import FileRef, Span, tiles
 from batch_provider.domain.names import INPUT_PHASE, RESERVED_COLUMNS, SIDE_COLUMNS
 from batch_provider.domain.outcome import Outcome
 from batch_provider.engine.joining import concat_by_name
+from batch_provider.engine.outcomes import failed_in
 from batch_provider.storage.blobs import Blobs, LocalBlobs
 from batch_provider.storage.checkpoints import CheckpointFile, Footer, open_checkpoint
 
@@ -61,10 +62,16 @@ Held = TypeVar("Held", bound=Tile)
 
 
 class Layer(ABC, Generic[Held]):
-    """What there is of one step for one shard, or of the input, readable over any span."""
+    """What there is of one step for one shard, or of the input, readable over any span.
 
-    def __init__(self, step: str, files: Sequence[Held]) -> None:
-        self.step = step
+    Args:
+        step: whose it is.
+        files: what holds the rows.
+        fused: the steps that share these files, if there are several.
+    """
+
+    def __init__(self, step: str, files: Sequence[Held], fused: Sequence[str] = ()) -> None:
+        self.step, self.fused = step, tuple(fused) or (step,)
         self.files = tuple(sorted(files, key=lambda file: file.span))
         self._lasts = [file.span.last for file in self.files]
         self._open: OrderedDict[Held, OpenFile] = OrderedDict()
@@ -119,8 +126,10 @@ class Layer(ABC, Generic[Held]):
 class FileLayer(Layer[FileRef]):
     """The files of one step for one shard, or those that the input was copied to."""
 
-    def __init__(self, blobs: Blobs, step: str, directory: str, files: Sequence[FileRef]) -> None:
-        super().__init__(step, files)
+    def __init__(
+        self, blobs: Blobs, step: str, directory: str, files: Sequence[FileRef], fused: Sequence[str] = ()
+    ) -> None:
+        super().__init__(step, files, fused)
         self._blobs, self._directory = blobs, directory
 
     def _opened(self, file: FileRef) -> CheckpointFile:
@@ -199,20 +208,20 @@ class ChainReader:
                 opened = layer.open(file)
                 part = file.span.overlap(span)
                 if opened.footer.tally.failed and part is not None:
-                    rows = opened.read(["_id", "_error"]).slice(part.first - file.span.first, len(part))
-                    found.extend(_failure_rows(rows, layer.step))
+                    rows = opened.read(["_id", "_error", "_outcomes"]).slice(part.first - file.span.first, len(part))
+                    found.extend(_failure_rows(rows, layer.fused))
         return found
 
 
-def _failure_rows(rows: pa.Table, step: str) -> list[dict[str, Any]]:
+def _failure_rows(rows: pa.Table, steps: Sequence[str]) -> list[dict[str, Any]]:
     failed = rows.filter(rows["_error"].is_valid())
     return [
         {
             "_id": row["_id"],
-            "step": INPUT_PHASE if step == INPUT_PHASE else step,
+            "step": step,
             "type": row["_error"]["type"],
             "message": row["_error"]["message"],
             "at": row["_error"]["at"],
         }
-        for row in failed.to_pylist()
+        for step, row in zip(failed_in(steps, failed), failed.to_pylist(), strict=True)
     ]

@@ -12,7 +12,7 @@ def staleness(generation: Generation, result: BatchJobResult) -> str:
     """What was done after ``result``, and what to clear so that there is a new one; empty if nothing was done."""
     counted = set(result.closes)
     redone: dict[str, list[str]] = {}
-    for step in generation.step_names:
+    for step in generation.checkpoint_names:
         for shard in generation.manifest.shards:
             claims = generation.claim_ids(step, shard.id)
             if claims and f"{step}/{shard.id}/{claims[-1]}" not in counted:
@@ -37,7 +37,7 @@ def _advice(generation: Generation, redone: dict[str, list[str]]) -> str:
 def _first_behind(generation: Generation, shard: str) -> str | None:
     """The first step that has not read the latest attempt of the step before; None: all have."""
     above = None
-    for step in generation.step_names:
+    for step in generation.checkpoint_names:
         claim = generation.highest_claim(step, shard)
         if claim is None or (claim.upstream.claim if claim.upstream else None) != above:
             return step

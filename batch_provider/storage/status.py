@@ -23,13 +23,15 @@ class StepStatus:
         out: the epoch in which the step last processed the record.
         failed: whether the record has failed here or before.
         unread: rows that are in a file and do not count.
-        failures: ``_id`` and ``_error`` of the failed rows that count.
+        outcomes: of fused steps, packed (see :mod:`batch_provider.engine.outcomes`); zeros else.
+        failures: ``_id``, ``_error`` and of fused steps ``_outcomes`` of the failed rows that count.
     """
 
     outcome: np.ndarray
     out: np.ndarray
     failed: np.ndarray
     unread: np.ndarray
+    outcomes: np.ndarray
     failures: tuple[pa.Table, ...]
 
 
@@ -47,6 +49,7 @@ class StatusReader:
         self._is_input = step == INPUT_PHASE
         self._status = np.full(count, Outcome.SUCCEEDED if self._is_input else Outcome.NOT_RUN, np.uint8)
         self._out, self._in = np.zeros(count, np.int32), np.zeros(count, np.int32)
+        self._outcomes = np.zeros(count, np.uint64)
         self._present = np.zeros(count, bool)
         self._failures: list[pa.Table] = []
 
@@ -61,14 +64,23 @@ class StatusReader:
         if part is None:
             return
         failed = ["_error"] if opened.footer.tally.failed else []
-        rows = opened.read(["_id", "_status", "_out", "_in", *failed]).slice(part.first - file.first, len(part))
+        rows = opened.read(["_id", "_status", "_out", "_in", "_outcomes", *failed]).slice(
+            part.first - file.first, len(part)
+        )
         at = slice(part.first - self._span.first, part.last - self._span.first + 1)
-        for name, target in (("_status", self._status), ("_out", self._out), ("_in", self._in)):
+        targets: dict[str, np.ndarray] = {
+            "_status": self._status,
+            "_out": self._out,
+            "_in": self._in,
+            "_outcomes": self._outcomes,
+        }
+        for name, target in targets.items():
             if name in rows.column_names:
                 target[at] = rows[name].to_numpy()
         self._present[at] = True
         if failed:
-            self._failures.append(rows.select(["_id", "_error"]).filter(rows["_error"].is_valid()))
+            kept = [name for name in ("_id", "_error", "_outcomes") if name in rows.column_names]
+            self._failures.append(rows.select(kept).filter(rows["_error"].is_valid()))
 
     def finish(self, before: StepStatus | None) -> StepStatus:
         """What came of it.
@@ -81,11 +93,11 @@ class StatusReader:
         failures = self._failures
         if before is not None:  # what a step has not made again yet, after the step before has, it has not run
             late = (self._in != before.out) | (before.outcome == Outcome.NOT_RUN)
-            outcome[late] = Outcome.NOT_RUN
+            outcome[late] = self._outcomes[late] = Outcome.NOT_RUN
             failed = np.where(outcome == Outcome.NOT_RUN, before.failed, failed)
             failures = [rows.filter(pa.array(~late[rows["_id"].to_numpy() - self._span.first])) for rows in failures]
         unread = self._present & (outcome == Outcome.NOT_RUN)
-        return StepStatus(outcome, self._out, failed, unread, tuple(failures))
+        return StepStatus(outcome, self._out, failed, unread, self._outcomes, tuple(failures))
 
 
 def runs(values: np.ndarray) -> list[tuple[int, int]]:

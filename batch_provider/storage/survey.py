@@ -15,7 +15,7 @@ from batch_provider.storage.generation import Generation
 from batch_provider.storage.reading import Layer, OpenFile, Tile
 from batch_provider.storage.status import StatusReader, StepStatus, runs
 
-OWN_COLUMNS = ("_id", "_status", "_out", "_in", "_error", "_redrives", "_line", "_raw")
+OWN_COLUMNS = ("_id", "_status", "_outcomes", "_out", "_in", "_error", "_redrives", "_line", "_raw")
 """Columns of a file that no owner is named for."""
 
 Variant = tuple[str, pa.DataType]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import reduce
@@ -32,6 +32,7 @@ class Adopted:
 
     tally: Tally
     schema: pa.Schema
+    fused_types: Mapping[str, pa.Schema]
 
 
 class HeldClaim:
@@ -53,7 +54,12 @@ class HeldClaim:
     ) -> None:
         self.instance_id, self.generation = manifest.instance.id, manifest.generation
         self.settled, self.older = settled, older
-        self.types: Mapping[str, pa.DataType] = _types_of(adopted)
+        latest_last = [adopted[file] for file in sorted(adopted, key=lambda file: file.claim)]
+        self.types: Mapping[str, pa.DataType] = _types_of(found.schema for found in latest_last)
+        self.fused_types: Mapping[str, Mapping[str, pa.DataType]] = {
+            step: _types_of(found.fused_types[step] for found in latest_last if step in found.fused_types)
+            for step in manifest.fused(claim.step)
+        }
         self.claim, self.shard, self.upstream = claim, manifest.shard(claim.shard), upstream
         self._blobs, self._clock = blobs, clock
         self._generation, self._manifest = generation, manifest
@@ -90,9 +96,16 @@ class HeldClaim:
         """Column → owning step, as that file's footer says."""
         return open_checkpoint(self._blobs, self._path(file), file).footer.owners
 
-    def checkpoint(self, table: pa.Table, span: Span, owners: Mapping[str, str], tally: Tally) -> None:
+    def checkpoint(
+        self,
+        table: pa.Table,
+        span: Span,
+        owners: Mapping[str, str],
+        tally: Tally,
+        fused_types: Mapping[str, pa.Schema] = MappingProxyType({}),
+    ) -> None:
         """Commit the rows of ``span``: the rename is the commit."""
-        buffer, digest = encode(table, Footer(self.claim.step, owners, tally))
+        buffer, digest = encode(table, Footer(self.claim.step, owners, tally, fused_types))
         file = FileRef(span, self.claim.id, digest)
         self._blobs.put(self._path(file), buffer)
         rewritten = any(present.span == span for present in self.claim.adopted)
@@ -193,6 +206,7 @@ class HeldClaim:
         fingerprint: str,
         reason: str = "",
         stacks: Mapping[str, str] = MappingProxyType({}),
+        fused: Mapping[str, Tally] = MappingProxyType({}),
     ) -> Close:
         """Sync all files, write the close, sync again: a close never names what a power loss could tear."""
         close = Close(
@@ -208,6 +222,7 @@ class HeldClaim:
             fingerprint=fingerprint,
             reason=reason,
             stacks=dict(stacks),
+            fused=dict(fused),
         )
         self.report_now(tally)
         self._blobs.sync()
@@ -217,11 +232,11 @@ class HeldClaim:
         return close
 
 
-def _types_of(adopted: Mapping[FileRef, Adopted]) -> dict[str, pa.DataType]:
-    """Payload columns in the files, with types wide enough for all of them."""
+def _types_of(schemas: Iterable[pa.Schema]) -> dict[str, pa.DataType]:
+    """Payload columns, with types wide enough for all of them."""
     found: dict[str, pa.DataType] = {}
-    for file in sorted(adopted, key=lambda file: file.claim):
-        for field in adopted[file].schema:
+    for schema in schemas:
+        for field in schema:
             if field.name not in RESERVED_COLUMNS:
                 joint = unify(found[field.name], field.type) if field.name in found else field.type
                 found[field.name] = joint or field.type

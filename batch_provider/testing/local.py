@@ -11,7 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from batch_provider.domain.errors import StopProcessingError
+from batch_provider.domain.errors import InvalidOptionError, StopProcessingError
+from batch_provider.domain.fused import CheckpointStep, FusedStep, checkpoint_steps
 from batch_provider.domain.instance import AttemptInfo, JobInstance
 from batch_provider.domain.names import RESERVED_COLUMNS, default_instance_id
 from batch_provider.domain.result import BatchJobResult
@@ -97,8 +98,8 @@ class LocalRun:
         )
         return [shard.id for shard in manifest.shards]
 
-    def process(self, step: StepSpec, shard: str) -> None:
-        """Process one step of one shard, as one attempt of a mapped task would."""
+    def process(self, step: CheckpointStep, shard: str) -> None:
+        """Process one step of one shard, or several that are fused, as one attempt of a mapped task would."""
         work = self.generation.claim(step.name, shard, self.info, self.job)
         targets = DatabaseTargets(self._access)
         process_shard(ShardTask(self.job, step, work, self.clock, self._constant(), targets=targets))
@@ -127,9 +128,8 @@ class LocalRun:
 
     def _process_stage(self, stage: tuple[StepSpec, ...], shard: str) -> bool:
         try:
-            for step in stage:
-                if not step.is_streaming:
-                    self.process(step, shard)
+            for step in checkpoint_steps(self.job, (step for step in stage if not step.is_streaming)):
+                self.process(step, shard)
         except StopProcessingError:
             return False  # as in Airflow: the task fails, on-complete gives the verdict
         return True
@@ -154,12 +154,16 @@ class LocalRun:
         return self.complete()
 
     def output(self, step: str | None = None) -> list[dict[str, Any]]:
-        """The payloads after ``step`` (default: the last), for asserting on; small inputs only."""
-        steps = (*self.job.upstream_of(step), self.job.step(step)) if step else self.job.steps
+        """The payloads after ``step`` (default: the last), for asserting on; small inputs only.
+
+        Raises:
+            InvalidOptionError: there is no such step, or it is fused with one after it: only that one's are kept.
+        """
+        last = self._written_by(step or self.job.steps[-1].name)
         generation = self.generation
         tables: list[pa.Table] = []
         for shard in generation.manifest.shards:
-            reader = generation.latest_reader(steps[-1].name, shard.id)
+            reader = generation.latest_reader(last, shard.id)
             tables.append(reader.read(shard.span))
         if not tables:
             return []
@@ -168,6 +172,14 @@ class LocalRun:
         names = [name for name in table.column_names if name not in RESERVED_COLUMNS]
         rows = zip(*(to_python(table[name]) for name in names), strict=True) if names else [()] * table.num_rows
         return [dict(zip(names, row, strict=True)) | kept.get(number, {}) for number, row in enumerate(rows)]
+
+    def _written_by(self, name: str) -> str:
+        self.job.step(name)
+        steps = checkpoint_steps(self.job)
+        found = {step.steps[-1].name if isinstance(step, FusedStep) else step.name: step for step in steps}
+        if name not in found:
+            raise InvalidOptionError("step", name, f"one that writes checkpoints: {', '.join(found)}")
+        return found[name].name
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Ask the ledger (tables steps, attempts, outcome_runs, failures; views outcomes, records, errors)."""

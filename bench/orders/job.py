@@ -16,6 +16,7 @@ from bench.orders.functions import (
     ENRICH_READS,
     OUTPUT_COLUMNS,
     VALIDATE_READS,
+    Customer,
     Record,
     arrow_schema,
     load_customers,
@@ -75,20 +76,25 @@ def orders_job(form: Form, customers: str, target: Path, source: Any = None) -> 
     return job
 
 
+class _Customers(dict[int, Customer]):
+    """The dimension, read when the first record asks for it: in the process that works, not in the parser."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self._path = path
+
+    def __missing__(self, key: int) -> Customer:
+        if self:
+            raise KeyError(key)
+        self.update(load_customers(self._path))
+        return self[key]
+
+
 def _record_steps(job: BatchJob, form: Form, customers: str) -> None:
-    known: dict[str, Callable[[Record], Record]] = {}
-
-    def enrich(record: Record) -> Record:
-        return known["enrich"](record) if known else _first(record)
-
-    def _first(record: Record) -> Record:
-        known["enrich"] = make_enrich(load_customers(customers))  # in the process that works, not in the parser
-        return known["enrich"](record)
-
     first: dict[str, Any] = {"reads": VALIDATE_READS} if form.reads else {}
     second: dict[str, Any] = {"reads": ENRICH_READS} if form.reads else {}
     job.step(name="validate", **first)(validate)
-    job.step(name="enrich", accept_expression=ACCEPT, **second)(enrich)
+    job.step(name="enrich", accept_expression=ACCEPT, **second)(make_enrich(_Customers(customers)))
 
 
 def _vectorised_steps(job: BatchJob, customers: str) -> None:

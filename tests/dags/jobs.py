@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.sdk import CronDataIntervalTimetable, dag, task, task_group
+from airflow.sdk import DAG, CronDataIntervalTimetable, dag, task, task_group
 from pendulum import timezone
 
 from batch_provider import (
@@ -20,6 +20,7 @@ from batch_provider import (
     BatchJobResult,
     BatchOnCompleteOperator,
     BatchPurgeOperator,
+    BatchStageOperator,
     BatchStepOperator,
     BatchStreamOperator,
     Files,
@@ -131,6 +132,24 @@ def from_a_task() -> None:
 @manual
 def small() -> None:
     orders(max_failed_records=3, block_size=5, shards=2)
+
+
+@manual
+def fused() -> None:
+    orders(max_failed_records=3, block_size=5, shards=2, fuse_steps=True)
+
+
+@manual
+def fused_by_hand() -> None:
+    with DAG("unused", schedule=None):
+        job = orders(max_failed_records=3, block_size=5, shards=2, fuse_steps=True).spec
+    load = BatchJobOperator(task_id="load", job=job)
+
+    @task_group
+    def process(shard: Any) -> None:
+        BatchStageOperator(task_id="all_steps", job=job, shard=shard)
+
+    process.expand(shard=load.output) >> BatchOnCompleteOperator(task_id="on_complete", job=job)
 
 
 @manual
@@ -313,6 +332,8 @@ bounded()
 purging()
 small()
 small_by_hand()
+fused()
+fused_by_hand()
 strict()
 eight()
 retrying()

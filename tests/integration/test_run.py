@@ -199,6 +199,29 @@ def test_the_job_wired_by_hand_does_the_same(run, orders):
     assert done.reported == done.result
 
 
+FUSED = {
+    "fused": {"orders.load", *(f"orders.process.validate_to_quarantine[{n}]" for n in (0, 1)), "orders.on_complete"},
+    "fused_by_hand": {"load", "process.all_steps[0]", "process.all_steps[1]", "on_complete"},
+}
+
+
+@pytest.mark.parametrize("dag_id", FUSED)
+def test_fused_steps_are_one_mapped_task_for_each_shard_and_do_the_same(run, orders, dag_id):
+    done = run(dag_id, orders(*TWENTY))
+
+    assert done.tasks == dict.fromkeys(FUSED[dag_id], "success")
+    assert {step.name: (step.successful, step.failed, step.skipped) for step in done.result.steps} == {
+        "validate": (18, 2, 0),
+        "double": (18, 0, 2),
+        "store": (18, 0, 2),
+        "quarantine": (2, 0, 18),
+    }
+    assert sorted(map(sorted, done.written("stored"))) == sorted(
+        [[0, 2, 4, 6], [8, 10, 12, 14], [16, 18, 20, 22], [24, 26, 28, 30], [32, 34]]
+    )
+    assert sorted(done.written("quarantined")) == [-2, -1]
+
+
 def test_steps_written_taskflow_style_run_in_the_authors_own_group(run, orders):
     done = run("taskflow", orders(*TWENTY))
 

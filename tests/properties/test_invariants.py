@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from batch_provider import AcceptPolicy, BatchJob, JobState
+from batch_provider.domain.fused import checkpoint_steps
 from batch_provider.domain.tally import Tally
 from batch_provider.testing import LocalRun
 from tests.builders import DyingBlobs, Killed, numbers
@@ -91,9 +92,9 @@ def patch_of(plan, number, record):
     return {plan.key: str(value) if record["id"] in plan.texts else value}
 
 
-def job_of_plan(plan, *, block_size, killer=None, healed=False):
+def job_of_plan(plan, *, block_size, killer=None, healed=False, fuse=False):
     killer = killer or Killer()
-    job = BatchJob("job", max_failed_records=-1, block_size=block_size)
+    job = BatchJob("job", max_failed_records=-1, block_size=block_size, fuse_steps=fuse)
     for number, step in enumerate(plan.steps):
         fails = frozenset() if healed else step.fails
 
@@ -117,8 +118,8 @@ def job_of_plan(plan, *, block_size, killer=None, healed=False):
     return job.spec
 
 
-def load(plan, *, block_size=4, shards=1, killer=None):
-    run = LocalRun(job_of_plan(plan, block_size=block_size, killer=killer), shards=shards)
+def load(plan, *, block_size=4, shards=1, killer=None, fuse=False):
+    run = LocalRun(job_of_plan(plan, block_size=block_size, killer=killer, fuse=fuse), shards=shards)
     run.load([{"id": n, "n": n, "n2": n * 2} for n in range(plan.count)])
     return run
 
@@ -143,9 +144,9 @@ def output(run):
 
 
 @few
-@given(plan=plans, block_size=st.sampled_from([1, 3, 100]), shards=st.integers(1, 4))
-def test_every_record_is_accounted_for_exactly_once(plan, block_size, shards):
-    run = load(plan, block_size=block_size, shards=shards)
+@given(plan=plans, block_size=st.sampled_from([1, 3, 100]), shards=st.integers(1, 4), fuse=st.booleans())
+def test_every_record_is_accounted_for_exactly_once(plan, block_size, shards, fuse):
+    run = load(plan, block_size=block_size, shards=shards, fuse=fuse)
     run.process_all()
     result = run.complete()
 
@@ -163,14 +164,26 @@ def test_every_record_is_accounted_for_exactly_once(plan, block_size, shards):
 
 
 @few
-@given(plan=plans, block_size=st.sampled_from([1, 2, 5, "auto"]), shards=st.integers(1, 5))
-def test_shards_and_blocks_change_neither_result_nor_output(plan, block_size, shards):
-    whole, cut = load(plan, block_size=100), load(plan, block_size=block_size, shards=shards)
+@given(
+    plan=plans,
+    block_size=st.sampled_from([1, 2, 5, "auto"]),
+    shards=st.integers(1, 5),
+    fuse=st.booleans(),
+    order=st.randoms(),
+)
+def test_shards_blocks_fusing_and_order_change_neither_result_nor_output(plan, block_size, shards, fuse, order):
+    whole, cut = load(plan, block_size=100), load(plan, block_size=block_size, shards=shards, fuse=fuse)
     whole.process_all()
-    cut.process_all()
+    ids = [shard.id for shard in cut.generation.manifest.shards]
+    order.shuffle(ids)
+    for shard in ids:  # shards go through the steps without waiting for each other
+        for step in checkpoint_steps(cut.job):
+            cut.process(step, shard)
 
     assert counts(cut.complete()) == counts(whole.complete())
     assert output(cut) == output(whole)
+    failed = "SELECT record_id, step, error_type, message FROM failures ORDER BY ALL"
+    assert cut.query(failed) == whole.query(failed)
 
 
 @few
@@ -179,15 +192,20 @@ def test_shards_and_blocks_change_neither_result_nor_output(plan, block_size, sh
     block_size=st.sampled_from([1, 3, 100]),
     shards=st.integers(1, 2),
     kills=st.lists(st.integers(0, 20), max_size=3),
+    fuse=st.booleans(),
 )
 @example(
-    Plan(10, (StepPlan(AcceptPolicy.ALL, None, frozenset({1}), frozenset({2}), frozenset(), "a", None),)), 3, 1, [5]
+    Plan(10, (StepPlan(AcceptPolicy.ALL, None, frozenset({1}), frozenset({2}), frozenset(), "a", None),)),
+    3,
+    1,
+    [5],
+    False,
 )
-def test_crash_and_retry_give_what_a_run_without_a_crash_gives(plan, block_size, shards, kills):
-    calm = load(plan, block_size=block_size, shards=shards)
+def test_crash_and_retry_give_what_a_run_without_a_crash_gives(plan, block_size, shards, kills, fuse):
+    calm = load(plan, block_size=block_size, shards=shards, fuse=fuse)
     calm.process_all()
     killer = Killer()
-    crashed = load(plan, block_size=block_size, shards=shards, killer=killer)
+    crashed = load(plan, block_size=block_size, shards=shards, killer=killer, fuse=fuse)
     for at in kills:
         killer.left = at
         try:
@@ -203,14 +221,18 @@ def test_crash_and_retry_give_what_a_run_without_a_crash_gives(plan, block_size,
 
 @few
 @given(
-    plan=plans, block_size=st.sampled_from([1, 3, 100]), shards=st.integers(1, 3), kill=st.none() | st.integers(0, 10)
+    plan=plans,
+    block_size=st.sampled_from([1, 3, 100]),
+    shards=st.integers(1, 3),
+    kill=st.none() | st.integers(0, 10),
+    fuse=st.booleans(),
 )
-def test_redrive_with_a_fixed_function_ends_all_successful(plan, block_size, shards, kill):
-    run = load(plan, block_size=block_size, shards=shards)
+def test_redrive_with_a_fixed_function_ends_all_successful(plan, block_size, shards, kill, fuse):
+    run = load(plan, block_size=block_size, shards=shards, fuse=fuse)
     run.process_all()
     before = run.complete()
     killer = Killer(kill)
-    run.job = job_of_plan(plan, block_size=block_size, killer=killer, healed=True)
+    run.job = job_of_plan(plan, block_size=block_size, killer=killer, healed=True, fuse=fuse)
     run.next_round()
     if kill is not None:
         with suppress(Killed):
@@ -233,12 +255,13 @@ def test_redrive_with_a_fixed_function_ends_all_successful(plan, block_size, sha
     plan=plans,
     block_size=st.sampled_from([2, 100]),
     kills=st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=3),
+    fuse=st.booleans(),
 )
-def test_death_at_any_write_and_a_retry_give_what_a_run_without_it_gives(plan, block_size, kills):
-    calm = load(plan, block_size=block_size, shards=2)
+def test_death_at_any_write_and_a_retry_give_what_a_run_without_it_gives(plan, block_size, kills, fuse):
+    calm = load(plan, block_size=block_size, shards=2, fuse=fuse)
     calm.process_all()
     blobs = DyingBlobs()
-    dying = LocalRun(job_of_plan(plan, block_size=block_size), shards=2, store=blobs)
+    dying = LocalRun(job_of_plan(plan, block_size=block_size, fuse=fuse), shards=2, store=blobs)
     records = [{"id": n, "n": n, "n2": n * 2} for n in range(plan.count)]
     for left, after in kills:
         blobs.left, blobs.after = left, after
@@ -255,9 +278,9 @@ def test_death_at_any_write_and_a_retry_give_what_a_run_without_it_gives(plan, b
 
 
 @few
-@given(plan=plans, block_size=st.sampled_from([1, 3, 100]), kill=st.integers(0, 30))
-def test_result_of_a_crash_accounts_for_every_record(plan, block_size, kill):
-    run = load(plan, block_size=block_size, shards=2, killer=Killer(kill))
+@given(plan=plans, block_size=st.sampled_from([1, 3, 100]), kill=st.integers(0, 30), fuse=st.booleans())
+def test_result_of_a_crash_accounts_for_every_record(plan, block_size, kill, fuse):
+    run = load(plan, block_size=block_size, shards=2, killer=Killer(kill), fuse=fuse)
     with suppress(Killed):
         run.process_all()
     result = run.complete()

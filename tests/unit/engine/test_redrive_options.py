@@ -289,11 +289,11 @@ def test_a_stream_that_is_repeated_counts_its_redrive_once(monkeypatch):
     class Dying(MemoryBlobs):
         armed = False
 
-        def put(self, name, data):
+        def put(self, name, data, *, durable=False):
             if self.armed and "/attempts/" in name:
                 self.armed = False
                 raise Killed
-            super().put(name, data)
+            super().put(name, data, durable=durable)
 
     calls = []
 

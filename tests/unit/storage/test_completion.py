@@ -50,10 +50,10 @@ def test_spans_are_cut_to_the_shard(run):
     completion = Completion(run.generation)
     close = completion.attempts("s1", "02")[-1]
 
-    assert completion.spans("input", "02", None) == [Span(4, 7)]
-    assert completion.spans("s1", "02", close) == [Span(4, 5), Span(6, 7)]
-    assert completion.spans("s1", "02", close, failed=True) == [Span(4, 5)]
-    assert completion.spans("input", "02", None, failed=True) == []
+    assert list(completion.spans("input", "02", None)) == [Span(4, 7)]
+    assert list(completion.spans("s1", "02", close)) == [Span(4, 5), Span(6, 7)]
+    assert list(completion.spans("s1", "02", close, failed=True)) == [Span(4, 5)]
+    assert list(completion.spans("input", "02", None, failed=True)) == []
 
 
 def test_rows_are_the_steps_own(run):
