@@ -41,7 +41,7 @@ class AskedOnce:
         asked = set(at[known].tolist())
         shift = self._first - block.span.first
         errors |= {position + shift: error for position, error in self._errors.items() if position in asked}
-        return np.union1d(taken, candidates[known][self._taken[at[known]]]), errors
+        return np.sort(np.concatenate([taken, candidates[known][self._taken[at[known]]]])), errors
 
     def ahead(self, block: Block) -> np.ndarray:
         """Which records of a block will be taken; the answers are kept for :meth:`of`."""
@@ -141,11 +141,11 @@ class AggregatorStep:
             self._call(block, group, result, patches)
             seconds += [(perf_counter() - began) / len(group)] * len(group)
         result.call_seconds = np.array(seconds)
-        good = np.array([p for p in accepted.tolist() if p not in result.errors], dtype=np.int64)
-        result.columns, bad = self._patches.columns(block, [patches.get(p, {}) for p in good.tolist()], good)
-        result.errors.update(bad)
-        succeeded = [p for p in good.tolist() if p not in bad]
-        result.outcome[succeeded] = Outcome.SUCCEEDED
+        if patches:
+            good = np.array([p for p in accepted.tolist() if p in patches and p not in result.errors], dtype=np.int64)
+            result.columns, bad = self._patches.columns(block, [patches[p] for p in good.tolist()], good)
+            result.errors.update(bad)
+        result.outcome[accepted] = Outcome.SUCCEEDED
         result.outcome[list(result.errors)] = Outcome.FAILED
         return result
 
@@ -167,11 +167,11 @@ class AggregatorStep:
 
     def _keywords(self, block: Block, group: np.ndarray) -> dict[str, Any]:
         wants = self.function.wants
-        ids = [block.span.first + position for position in group.tolist()]
+        ids = group + block.span.first
         instance = getattr(self._instance, "id", "local")
         return {
             "failures": block.failures(group) if "failures" in wants else None,
-            "record_ids": ids,
+            "record_ids": ids.tolist() if "record_ids" in wants else None,
             "idempotency_key": f"{instance}/{self.step.name}/{ids[0]}-{ids[-1]}",
         }
 

@@ -112,14 +112,14 @@ class PatchWriter:
         A value that came and cannot stand beside the new ones (text that was to become a number, in a record
         that failed) moves to ``kept``, so that its record still has it.
         """
-        for position in set(at.tolist()) & kept.keys():
+        for position in kept.keys() & set(at.tolist()) if kept else ():
             kept[position].pop(name, None)
         if len(at) == len(block):
             return array
         base = block.column(name)
         if base is None:
             return scatter(array, at, pa.nulls(len(block), array.type))
-        for position in block.kept.keys() - set(at.tolist()):
+        for position in block.kept.keys() - set(at.tolist()) if block.kept else ():
             if name in block.kept[position]:
                 kept.setdefault(position, {})[name] = block.kept[position][name]
         target = unify(array.type, base.type)
@@ -183,8 +183,7 @@ class BlockPatches:
     def take(self, returned: Sequence[Any], positions: np.ndarray) -> None:
         """Add what the function returned for the records at ``positions``: patches, None, or what is no patch."""
         if type(None) in set(map(type, returned)):
-            present = np.fromiter((value is not None for value in returned), bool, len(returned))
-            positions = positions[present]
+            positions = positions[np.array([value is not None for value in returned])]
             returned = [value for value in returned if value is not None]
         if not returned:
             return

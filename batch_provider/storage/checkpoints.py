@@ -29,7 +29,7 @@ STATUS_COLUMNS = ("_id", "_status", "_out", "_in")
 _FOOTER = b"batch_provider"
 _RUNS = ["_status", "_outcomes", "_in", "_out"]  # few distinct values: dictionary pages hold them in next to nothing
 
-_MANY_COLUMNS = 8
+_MANY_COLUMNS = 4
 """So many are decoded by several threads: whole payloads, as on-complete reads them for the dead letters."""
 
 
