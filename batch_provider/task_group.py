@@ -143,12 +143,7 @@ class BatchJob(JobNode):
                 (``retries`` are of a record), and Airflow options of the step's tasks: by keyword (``pool``,
                 ``queue``, …), or in ``task_options={"retries": 2}`` where a name means both.
         """
-        name = options.pop("name", None)
-
-        def declare(declared: F) -> F:
-            self._add(name or name_of(declared), declared, None, options)
-            return declared
-
+        declare = self._declaring(options.pop("name", None), None, options)
         return declare(function) if function is not None else declare
 
     def aggregator(
@@ -175,12 +170,7 @@ class BatchJob(JobNode):
             **options: of :class:`StepSpec`; others are Airflow options of the step's tasks.
         """
         spec = AggregatorSpec(size, streaming, on_error, on_redrive, transaction)
-
-        def declare(declared: F) -> F:
-            self._add(name or name_of(declared), declared, spec, options)
-            return declared
-
-        return declare
+        return self._declaring(name, spec, options)
 
     def write(self, name: str, writer: Any, *, size: int = 10_000, **options: Any) -> None:
         """Declare a step that writes the accepted records through a built-in writer, each exactly once.
@@ -224,12 +214,7 @@ class BatchJob(JobNode):
                 until the bad records stand alone.
             **options: ``name`` (default: the function's), those of :class:`StepSpec`, and Airflow options.
         """
-        name = options.pop("name", None)
-
-        def declare(declared: F) -> F:
-            self._add(name or name_of(declared), declared, None, {**options, "vectorised": True})
-            return declared
-
+        declare = self._declaring(options.pop("name", None), None, {**options, "vectorised": True})
         return declare(function) if function is not None else declare
 
     def on_complete(self, function: F) -> F:
@@ -238,6 +223,17 @@ class BatchJob(JobNode):
             raise JobDefinitionError(f"Job {self.name!r} has two on_complete functions; keep one.")
         self._on_complete = function
         return function
+
+    def _declaring(
+        self, name: str | None, aggregator: AggregatorSpec | None, options: dict[str, Any]
+    ) -> Callable[[F], F]:
+        """A decorator that adds a step and gives the function back as it was."""
+
+        def declare(function: F) -> F:
+            self._add(name or name_of(function), function, aggregator, options)
+            return function
+
+        return declare
 
     def _add(
         self,

@@ -128,11 +128,16 @@ class AggregatorStep:
         """Records in a group."""
         return self._size
 
-    def run(self, block: Block, candidates: np.ndarray) -> BlockResult:
-        """Aggregate the accepted records of a block in groups."""
+    def begin(self, block: Block, candidates: np.ndarray) -> tuple[BlockResult, np.ndarray]:
+        """A result in which nothing is done yet, and the positions of the records that are accepted."""
         result = BlockResult(outcome=np.zeros(len(block), dtype=np.uint8))
         result.outcome[candidates] = Outcome.SKIPPED
         accepted, result.errors = self._accept.of(block, candidates)
+        return result, accepted
+
+    def run(self, block: Block, candidates: np.ndarray) -> BlockResult:
+        """Aggregate the accepted records of a block in groups."""
+        result, accepted = self.begin(block, candidates)
         patches: dict[int, Patch] = {}
         seconds: list[float] = []
         for start in range(0, len(accepted), self._size):

@@ -22,7 +22,22 @@ from batch_provider.engine.targets import BlockSession, GroupTransaction, Rows, 
 PER_TRANSACTION = (*PER_GROUP, "connection")
 
 
-class WriteStep(AggregatorStep):
+class _WriterStep(AggregatorStep):
+    """What steps that write through a built-in writer share: one session with the target, and no function."""
+
+    _session: WriterSession | BlockSession | None = None
+
+    def make_function(self, constant: dict[str, Any]) -> UserFunction:  # noqa: ARG002  # a writer needs none
+        """A writer calls no function of the author's."""
+        return UserFunction(self.step.name, _nothing, PER_GROUP, {})
+
+    def close(self) -> None:
+        """Let the target go."""
+        if self._session is not None:
+            self._session.close()
+
+
+class WriteStep(_WriterStep):
     """Writes the accepted records of blocks in groups through a built-in writer.
 
     Args:
@@ -43,21 +58,10 @@ class WriteStep(AggregatorStep):
         self._open_session = open_session
         self._session: WriterSession | None = None
 
-    def make_function(self, constant: dict[str, Any]) -> UserFunction:  # noqa: ARG002  # a writer needs none
-        """A writer calls no function of the author's."""
-        return UserFunction(self.step.name, _nothing, PER_GROUP, {})
-
-    def close(self) -> None:
-        """Let the target go."""
-        if self._session is not None:
-            self._session.close()
-
     def run(self, block: Block, candidates: np.ndarray) -> BlockResult:
         """Write what is not written yet; a record whose row is committed already is left out."""
         session = self._session = self._session or self._open_session()
-        result = BlockResult(outcome=np.zeros(len(block), dtype=np.uint8))
-        result.outcome[candidates] = Outcome.SKIPPED
-        accepted, result.errors = self._accept.of(block, candidates)
+        result, accepted = self.begin(block, candidates)
         consumed = block.table["_out"].to_numpy()
         first = block.span.first
         pending = accepted[[not session.has(first + at, int(consumed[at])) for at in accepted.tolist()]]
@@ -70,12 +74,10 @@ class WriteStep(AggregatorStep):
             result.errors.update({int(group[row]): error for row, error in errors.items()})
             seconds += [(perf_counter() - began) / len(group)] * len(group)
         result.call_seconds = np.array(seconds)
-        result.outcome[accepted] = Outcome.SUCCEEDED
-        result.outcome[list(result.errors)] = Outcome.FAILED
-        return result
+        return _ended(result, accepted)
 
 
-class BlockWriteStep(AggregatorStep):
+class BlockWriteStep(_WriterStep):
     """Writes all rows of a block as one part, which counts if the block's checkpoint does.
 
     A block that is redriven gets a new part: the rows that stand as they are go into it beside the new ones, so a row
@@ -101,27 +103,14 @@ class BlockWriteStep(AggregatorStep):
         self._work, self._open_session = work, open_session
         self._session: BlockSession | None = None
 
-    def make_function(self, constant: dict[str, Any]) -> UserFunction:  # noqa: ARG002  # a writer needs none
-        """A writer calls no function of the author's."""
-        return UserFunction(self.step.name, _nothing, PER_GROUP, {})
-
-    def close(self) -> None:
-        """Let the target go."""
-        if self._session is not None:
-            self._session.close()
-
     def run(self, block: Block, candidates: np.ndarray) -> BlockResult:
         """Write what is accepted now and what stands from before."""
-        result = BlockResult(outcome=np.zeros(len(block), dtype=np.uint8))
-        result.outcome[candidates] = Outcome.SKIPPED
-        accepted, result.errors = self._accept.of(block, candidates)
+        result, accepted = self.begin(block, candidates)
         standing = np.setdiff1d(self._succeeded_before(block.span), candidates)
         began = perf_counter()
         self._write(block, accepted, standing, result)
         result.call_seconds = np.full(len(accepted), (perf_counter() - began) / max(1, len(accepted)))
-        result.outcome[accepted] = Outcome.SUCCEEDED
-        result.outcome[list(result.errors)] = Outcome.FAILED
-        return result
+        return _ended(result, accepted)
 
     def _write(self, block: Block, accepted: np.ndarray, standing: np.ndarray, result: BlockResult) -> None:
         positions = np.union1d(accepted, standing)
@@ -179,6 +168,13 @@ class TransactionalStep(AggregatorStep):
         """One call in one transaction: what it did stays or goes as a whole."""
         with self._transaction as connection:
             return self.function.once(records, **keywords, connection=connection)
+
+
+def _ended(result: BlockResult, accepted: np.ndarray) -> BlockResult:
+    """What was accepted and is in no error has succeeded: a writer changes no column."""
+    result.outcome[accepted] = Outcome.SUCCEEDED
+    result.outcome[list(result.errors)] = Outcome.FAILED
+    return result
 
 
 def _nothing(_: Any) -> None:

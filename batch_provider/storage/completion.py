@@ -114,8 +114,7 @@ class Completion:
         return claim
 
     def _result_claims(self) -> list[ClaimId]:
-        names = self._blobs.files(f"{self._base}/{_CLAIM_DIRECTORY}")
-        return sorted(ClaimId.parse(name.removesuffix(".json")) for name in names)
+        return paths.claims_among(self._blobs.files(f"{self._base}/{_CLAIM_DIRECTORY}"))
 
     def stop_requests(self) -> Sequence[str]:
         """Every stop request so far: the result that lists them answers them."""

@@ -21,9 +21,9 @@ from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import Outcome
 from batch_provider.domain.result import BatchJobResult
 from batch_provider.engine.outcomes import failed_in, unpack
-from batch_provider.storage.generation import Generation
 from batch_provider.storage.reading import Layer
 from batch_provider.storage.status import StatusReader, StepStatus, runs
+from batch_provider.storage.stored import StoredGeneration
 
 if TYPE_CHECKING:
     import duckdb
@@ -52,7 +52,7 @@ CREATE VIEW errors AS
 _NAMES = np.array([outcome.name for outcome in sorted(Outcome)], dtype=object)
 
 
-def live_ledger(generation: Generation) -> duckdb.DuckDBPyConnection:
+def live_ledger(generation: StoredGeneration) -> duckdb.DuckDBPyConnection:
     """The ledger as it stands now, in memory; works while the job runs. The caller closes the connection."""
     import duckdb
 
@@ -72,7 +72,7 @@ def live_ledger(generation: Generation) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def ledger_bytes(generation: Generation, result: BatchJobResult, closes: Sequence[Close]) -> bytes:
+def ledger_bytes(generation: StoredGeneration, result: BatchJobResult, closes: Sequence[Close]) -> bytes:
     """The ledger of a finished instance, as the bytes of a DuckDB file."""
     import duckdb
 
@@ -89,13 +89,13 @@ def ledger_bytes(generation: Generation, result: BatchJobResult, closes: Sequenc
         return path.read_bytes()
 
 
-def _steps(generation: Generation) -> list[str]:
+def _steps(generation: StoredGeneration) -> list[str]:
     return [str(step["name"]) for step in generation.manifest.steps]
 
 
 def _fill(
     connection: duckdb.DuckDBPyConnection,
-    generation: Generation,
+    generation: StoredGeneration,
     files: dict[tuple[str, str], tuple[FileRef, ...]],
     attempts: Iterable[Close],
     result: BatchJobResult | None,

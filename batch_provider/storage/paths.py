@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Iterable
 
 from batch_provider.domain.instance import LAYOUT_VERSION, JobInstance
 from batch_provider.domain.layout import ClaimId, FileRef
@@ -69,6 +70,16 @@ def output_file(generation: str, step: str, shard: str, file: FileRef) -> str:
 def claims_dir(generation: str, step: str, shard: str) -> str:
     """Who may write (step, shard)."""
     return f"{generation}/claims/{step}/{shard}"
+
+
+def claim_file(generation: str, step: str, shard: str, claim: ClaimId) -> str:
+    """One claim."""
+    return f"{claims_dir(generation, step, shard)}/{claim}.json"
+
+
+def claims_among(names: Iterable[str]) -> list[ClaimId]:
+    """The claims that files are named after (``<c>.json``), lowest first."""
+    return sorted(ClaimId.parse(name.removesuffix(".json")) for name in names)
 
 
 def close_file(generation: str, step: str, shard: str, claim: ClaimId) -> str:

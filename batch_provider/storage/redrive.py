@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from batch_provider.domain.errors import RedriveRefusedError
 from batch_provider.domain.layout import ShardRef
 from batch_provider.domain.outcome import CloseOutcome
-from batch_provider.storage.generation import Generation
+from batch_provider.storage.stored import StoredGeneration
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class RedriveTarget:
     not_run: int
 
 
-def redrive_targets(generation: Generation) -> list[RedriveTarget]:
+def redrive_targets(generation: StoredGeneration) -> list[RedriveTarget]:
     """Where a redrive begins, shard by shard; shards whose records are all done are not in it.
 
     Raises:
@@ -52,11 +52,10 @@ def redrive_targets(generation: Generation) -> list[RedriveTarget]:
     return found
 
 
-def _of_shard(generation: Generation, position: int, shard: ShardRef) -> RedriveTarget | None:
+def _of_shard(generation: StoredGeneration, position: int, shard: ShardRef) -> RedriveTarget | None:
     for entry in generation.manifest.steps:
         step = str(entry["name"])
-        highest = generation.highest_claim(step, shard.id)
-        close = generation.close_of(step, shard.id, highest.id) if highest else None
+        _, close = generation.latest(step, shard.id)
         if close is not None and close.outcome is CloseOutcome.DONE and not close.tally.failed:
             continue
         task_id, mapped = _task_of(generation, step)
@@ -71,7 +70,7 @@ def _of_shard(generation: Generation, position: int, shard: ShardRef) -> Redrive
     return None
 
 
-def _task_of(generation: Generation, step: str) -> tuple[str, bool]:
+def _task_of(generation: StoredGeneration, step: str) -> tuple[str, bool]:
     """Who worked on this step, on whichever shard, and whether it was a mapped task."""
     for shard in generation.manifest.shards:
         for claim in reversed(generation.claim_ids(step, shard.id)):

@@ -12,8 +12,8 @@ from batch_provider.engine.purge import Reason, Removal
 from batch_provider.storage import paths
 from batch_provider.storage.blobs import AgingBlobs
 from batch_provider.storage.catalog import Catalog, Folder
-from batch_provider.storage.generation import Generation
 from batch_provider.storage.store import InstanceStore, load_claims, read_result
+from batch_provider.storage.stored import StoredGeneration
 from batch_provider.storage.tickets import Tickets
 from batch_provider.storage.usage import Usage
 
@@ -88,11 +88,11 @@ class Retention:
 
     # --- archiving --------------------------------------------------------------------------------------------
 
-    def _results(self, name: str) -> Iterator[tuple[Generation, BatchJobResult]]:
+    def _results(self, name: str) -> Iterator[tuple[StoredGeneration, BatchJobResult]]:
         """The latest result of every generation at or below ``name``."""
         names = [f"{name}/{child}" for child in self._blobs.directories(name) if paths.generation_number(child)]
         for base in names or [name]:
-            generation = Generation(self._blobs, self._clock, base)
+            generation = StoredGeneration(self._blobs, self._clock, base)
             if (result := read_result(generation)) is not None:
                 yield generation, result
 

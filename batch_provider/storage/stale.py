@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from batch_provider.domain.result import BatchJobResult
-from batch_provider.storage.generation import Generation
+from batch_provider.storage.stored import StoredGeneration
 
 
-def staleness(generation: Generation, result: BatchJobResult) -> str:
+def staleness(generation: StoredGeneration, result: BatchJobResult) -> str:
     """What was done after ``result``, and what to clear so that there is a new one; empty if nothing was done."""
     counted = set(result.closes)
     redone: dict[str, list[str]] = {}
@@ -23,7 +23,7 @@ def staleness(generation: Generation, result: BatchJobResult) -> str:
     return f"after this result there was another attempt at {steps}. {_advice(generation, redone)}"
 
 
-def _advice(generation: Generation, redone: dict[str, list[str]]) -> str:
+def _advice(generation: StoredGeneration, redone: dict[str, list[str]]) -> str:
     behind: dict[str, list[str]] = {}
     for shard in sorted({shard for shards in redone.values() for shard in shards}):
         if (step := _first_behind(generation, shard)) is not None:
@@ -34,7 +34,7 @@ def _advice(generation: Generation, redone: dict[str, list[str]]) -> str:
     return f"Clear {steps} with Downstream, when its task has ended."
 
 
-def _first_behind(generation: Generation, shard: str) -> str | None:
+def _first_behind(generation: StoredGeneration, shard: str) -> str | None:
     """The first step that has not read the latest attempt of the step before; None: all have."""
     above = None
     for step in generation.checkpoint_names:

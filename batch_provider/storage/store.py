@@ -21,6 +21,7 @@ from batch_provider.storage import paths
 from batch_provider.storage.blobs import Blobs, get_json, put_json
 from batch_provider.storage.checkpoints import Footer, encode
 from batch_provider.storage.generation import Generation
+from batch_provider.storage.stored import StoredGeneration
 
 
 @dataclass(frozen=True)
@@ -207,7 +208,7 @@ class InstanceStore:
         return name
 
 
-def read_result(generation: Generation) -> BatchJobResult | None:
+def read_result(generation: StoredGeneration) -> BatchJobResult | None:
     """The latest result of a generation, or None."""
     claims = generation.result_claims()
     if not claims:
@@ -219,4 +220,4 @@ def read_result(generation: Generation) -> BatchJobResult | None:
 def load_claims(blobs: Blobs, base: str) -> list[ClaimId]:
     """Attempts to load the instance at ``base``, oldest first."""
     names = blobs.files(f"{base}/load")
-    return sorted(ClaimId.parse(n.removesuffix(".json")) for n in names if not n.endswith(".failed.json"))
+    return paths.claims_among(name for name in names if not name.endswith(".failed.json"))

@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import Outcome
-from batch_provider.storage.generation import Generation
 from batch_provider.storage.reading import Layer, OpenFile, Tile
 from batch_provider.storage.status import StatusReader, StepStatus, runs
+from batch_provider.storage.stored import StoredGeneration
 
 OWN_COLUMNS = ("_id", "_status", "_outcomes", "_out", "_in", "_error", "_redrives", "_line", "_raw")
 """Columns of a file that no owner is named for."""
@@ -77,7 +77,7 @@ class StepFiles:
                 self.absent.append((first + start, first + end, bool(status.failed[start]), bool(status.unread[start])))
 
 
-def survey(generation: Generation) -> list[StepFiles]:
+def survey(generation: StoredGeneration) -> list[StepFiles]:
     """Read every file that counts, once."""
     names = [INPUT_PHASE, *(str(step["name"]) for step in generation.manifest.steps)]
     steps = [StepFiles(name, f"files.s{number}") for number, name in enumerate(names)]
@@ -96,5 +96,5 @@ def survey(generation: Generation) -> list[StepFiles]:
     return steps
 
 
-def _layer(generation: Generation, step: str, shard_id: str) -> Layer[Any]:
+def _layer(generation: StoredGeneration, step: str, shard_id: str) -> Layer[Any]:
     return generation.layer(step, shard_id, generation.current_files(step, shard_id))

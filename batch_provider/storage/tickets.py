@@ -105,7 +105,7 @@ class Tickets:
         return self._read[identity]
 
     def _ids(self) -> list[ClaimId]:
-        return sorted(ClaimId.parse(name.removesuffix(".json")) for name in self._blobs.files(self._directory))
+        return paths.claims_among(self._blobs.files(self._directory))
 
     def _name(self, identity: ClaimId) -> str:
         return f"{self._directory}/{identity}.json"

@@ -23,8 +23,8 @@ from batch_provider.domain.outcome import FAILED_BEFORE, Outcome
 from batch_provider.engine.block import OUTCOME_BITS
 from batch_provider.engine.joining import joint_type
 from batch_provider.storage import view_sql
-from batch_provider.storage.generation import Generation
 from batch_provider.storage.relations import Relations
+from batch_provider.storage.stored import StoredGeneration
 from batch_provider.storage.survey import OWN_COLUMNS, Part, StepFiles, survey
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ _INPUT_COLUMNS = ("_line", "_raw")
 _OUTCOMES = " ".join(f"WHEN {int(member)} THEN '{member.name}'" for member in Outcome)
 
 
-def open_views(generation: Generation) -> duckdb.DuckDBPyConnection:
+def open_views(generation: StoredGeneration) -> duckdb.DuckDBPyConnection:
     """A connection with a view for each step and for the input, as they count right now.
 
     Every file is read once to verify its digest; DuckDB then reads them by itself, and nothing else.

@@ -161,7 +161,7 @@ class HeldClaim:
     def successor(self) -> ClaimId | None:
         """The highest claim, if it is not this one."""
         names = self._blobs.files(paths.claims_dir(self._generation, self.claim.step, self.shard.id))
-        highest = max((ClaimId.parse(name.removesuffix(".json")) for name in names), default=self.claim.id)
+        highest = max(paths.claims_among(names), default=self.claim.id)
         return highest if highest > self.claim.id else None
 
     def stop_reason(self) -> str | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import pkgutil
+from importlib import import_module
 
 import pytest
 
@@ -122,12 +124,18 @@ def by_name(kind):
 
 
 def every_error():
-    found = [getattr(errors, name) for name in dir(errors)]
+    modules = [import_module(f"{errors.__name__}.{module.name}") for module in pkgutil.iter_modules(errors.__path__)]
+    found = [value for module in modules for value in vars(module).values()]
     return {kind for kind in found if isinstance(kind, type) and issubclass(kind, BatchError)}
 
 
 def test_every_error_is_tested_here():
     assert every_error() == set(FACTS)
+
+
+def test_every_error_is_imported_from_one_place():
+    assert errors.__all__ == sorted(map(by_name, every_error()))
+    assert {kind.__module__ for kind in every_error()} == {errors.__name__}
 
 
 @pytest.mark.parametrize("kind", FACTS, ids=by_name)
