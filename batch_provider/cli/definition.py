@@ -44,59 +44,56 @@ def _command(name: str, text: str, *args: Arg, description: str | None = None) -
     return ActionCommand(name=name, help=text, description=description, func=function, args=(*args, ARG_VERBOSE))
 
 
+_COMMANDS = (
+    _command("list", "List job instances, the latest first", *_PLACE, _STATE, ARG_OUTPUT),
+    _command("show", "Show the report of an instance, or how far it is", _INSTANCE, *_PLACE, ARG_OUTPUT),
+    _command(
+        "errors",
+        "Show what went wrong in an instance",
+        _INSTANCE,
+        *_PLACE,
+        _STEP,
+        _RECORDS,
+        _LIMIT,
+        ARG_OUTPUT,
+        description="The kinds of failures with their counts and an example; with --records the failed "
+        "records one by one.",
+    ),
+    _command(
+        "stop",
+        "Ask a running instance to stop at the next block boundary",
+        _INSTANCE,
+        *_PLACE,
+        _REASON,
+        description="Everything done is kept: a later redrive, or a clear of the failed tasks, carries on.",
+    ),
+    _command(
+        "redrive",
+        "Process again what failed or never ran in an instance",
+        _INSTANCE,
+        *_PLACE,
+        _DRY_RUN,
+        ARG_YES,
+        _API_URL,
+        _API_TOKEN,
+        ARG_OUTPUT,
+        description="Clears the earliest step with failed or not-run records of just the shards that have "
+        "some, and what comes after it, through Airflow's REST API with the rights of the token's user.",
+    ),
+    _command(
+        "purge",
+        "Remove old instances and what killed tasks have left",
+        *_PLACE,
+        _OLDER_THAN,
+        _DRY_RUN,
+        ARG_YES,
+        ARG_OUTPUT,
+        description="Dead letters are copied to the archive first. An instance whose DAG run is queued or "
+        "running is never touched.",
+    ),
+)
+
+
 def get_cli_commands() -> list[CLICommand]:
     """The commands below ``airflow batch``."""
-    return [
-        GroupCommand(
-            name="batch",
-            help="Look after the instances of batch jobs",
-            subcommands=(
-                _command("list", "List job instances, the latest first", *_PLACE, _STATE, ARG_OUTPUT),
-                _command("show", "Show the report of an instance, or how far it is", _INSTANCE, *_PLACE, ARG_OUTPUT),
-                _command(
-                    "errors",
-                    "Show what went wrong in an instance",
-                    _INSTANCE,
-                    *_PLACE,
-                    _STEP,
-                    _RECORDS,
-                    _LIMIT,
-                    ARG_OUTPUT,
-                    description="The kinds of failures with their counts and an example; with --records the failed "
-                    "records one by one.",
-                ),
-                _command(
-                    "stop",
-                    "Ask a running instance to stop at the next block boundary",
-                    _INSTANCE,
-                    *_PLACE,
-                    _REASON,
-                    description="Everything done is kept: a later redrive, or a clear of the failed tasks, carries on.",
-                ),
-                _command(
-                    "redrive",
-                    "Process again what failed or never ran in an instance",
-                    _INSTANCE,
-                    *_PLACE,
-                    _DRY_RUN,
-                    ARG_YES,
-                    _API_URL,
-                    _API_TOKEN,
-                    ARG_OUTPUT,
-                    description="Clears the earliest step with failed or not-run records of just the shards that have "
-                    "some, and what comes after it, through Airflow's REST API with the rights of the token's user.",
-                ),
-                _command(
-                    "purge",
-                    "Remove old instances and what killed tasks have left",
-                    *_PLACE,
-                    _OLDER_THAN,
-                    _DRY_RUN,
-                    ARG_YES,
-                    ARG_OUTPUT,
-                    description="Dead letters are copied to the archive first. An instance whose DAG run is queued or "
-                    "running is never touched.",
-                ),
-            ),
-        )
-    ]
+    return [GroupCommand(name="batch", help="Look after the instances of batch jobs", subcommands=_COMMANDS)]

@@ -38,6 +38,12 @@ def test_every_page_can_be_reached_from_the_readme():
     assert [page.name for page in DOCS if page not in seen] == []
 
 
+def test_the_readme_lists_every_page():
+    listed = {target.partition("#")[0] for target in links(ROOT / "README.md")}
+    pages = {page.relative_to(ROOT).as_posix() for page in DOCS if page.parent == ROOT / "docs"}
+    assert pages - listed == set()
+
+
 @pytest.mark.parametrize("page", DOCS, ids=lambda p: p.stem)
 def test_lines_fit_on_a_screen(page):
     assert [line for line in prose(page) if len(line) > 200 and not line.startswith("|")] == []
