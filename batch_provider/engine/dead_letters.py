@@ -8,16 +8,17 @@ import numpy as np
 import pyarrow as pa
 
 from batch_provider.domain.instance import Close
-from batch_provider.domain.layout import ClaimId, ShardRef
+from batch_provider.domain.layout import ClaimId, ShardRef, Span
 from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import FAILED_BEFORE, Outcome
 from batch_provider.engine.account import Closes
 from batch_provider.engine.block import OUTCOME_BITS
 from batch_provider.engine.joining import concat_by_name
 from batch_provider.engine.outcomes import failed_in
-from batch_provider.engine.ports import GenerationStore
+from batch_provider.engine.ports import GenerationReader, GenerationStore
 
 PART_ROWS = 50_000
+READ_ROWS = 65_536
 
 _ERROR_COLUMNS = frozenset({"_step", "_error_type", "_error_message", "_attempt", "_failed_at"})
 
@@ -68,7 +69,7 @@ def _failed_rows(
         at = pa.array(np.flatnonzero(here))
         if len(at) == 0:
             continue
-        failed, came = rows.take(at), reader.read(span).take(at)
+        failed, came = rows.take(at), _taken(reader, span, at.to_numpy())
         error = failed["_error"].combine_chunks()
         columns = {_free(name): came[name] for name in came.column_names if name not in ("_status", "_out")}
         columns |= {
@@ -80,6 +81,18 @@ def _failed_rows(
         }
         columns |= {name: failed[name] for name in ("_line", "_raw") if name in failed.column_names}
         yield pa.table(columns)
+
+
+def _taken(reader: GenerationReader, span: Span, at: np.ndarray) -> pa.Table:
+    """The rows at these positions of a block, which is read a run at a time: it is large, and they are few."""
+    parts: list[pa.Table] = []
+    for start in range(0, len(span), READ_ROWS):
+        low, high = np.searchsorted(at, (start, start + READ_ROWS))
+        if low < high:
+            rows = reader.read(Span(span.first + start, min(span.last, span.first + start + READ_ROWS - 1)))
+            parts.append(rows.take(pa.array(at[low:high] - start)))
+    pa.default_memory_pool().release_unused()
+    return concat_by_name(parts)
 
 
 def _free(name: str) -> str:

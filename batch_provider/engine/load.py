@@ -28,7 +28,7 @@ from batch_provider.engine.rows import unify
 log = logging.getLogger(__name__)
 
 FILE_ROWS = 100_000
-FILE_BYTES = 32 * 2**20
+FILE_BYTES = 16 * 2**20
 RECORDS_PER_SHARD = 25_000
 PROGRESS_SECONDS = 5.0
 
@@ -142,6 +142,7 @@ def load_and_dispatch(
         references=references,
     )
     target.commit(manifest)
+    pa.default_memory_pool().release_unused()
     log.info(
         "Loaded %s records (%s malformed) of %s in %.1f s as %s: %s shards",
         f"{manifest.total:,}",

@@ -29,9 +29,6 @@ STATUS_COLUMNS = ("_id", "_status", "_out", "_in")
 _FOOTER = b"batch_provider"
 _RUNS = ["_status", "_outcomes", "_in", "_out"]  # few distinct values: dictionary pages hold them in next to nothing
 
-_MANY_COLUMNS = 4
-"""So many are decoded by several threads: whole payloads, as on-complete reads them for the dead letters."""
-
 
 @dataclass(frozen=True)
 class Footer:
@@ -108,7 +105,7 @@ class CheckpointFile:
         wanted = [name for name in columns if name in self.columns]
         missing = [name for name in dict.fromkeys(wanted) if name not in self._decoded]
         if missing:
-            table = self._file.read(columns=missing, use_threads=len(missing) >= _MANY_COLUMNS)
+            table = self._file.read(columns=missing, use_threads=False)
             self._decoded.update(zip(table.column_names, table.columns, strict=True))
         return pa.table({name: self._decoded[name] for name in wanted})
 

@@ -23,7 +23,8 @@ from batch_provider.engine.outcomes import failed_in
 from batch_provider.storage.blobs import Blobs, LocalBlobs
 from batch_provider.storage.checkpoints import CheckpointFile, Footer, open_checkpoint
 
-_OPEN_FILES = 2  # a block may straddle two files; more would hold memory for nothing
+_OPEN_FILES = 2
+"""A block may straddle two files; more would hold memory for nothing."""
 
 
 class OpenFile(Protocol):
@@ -70,11 +71,15 @@ class Layer(ABC, Generic[Held]):
         fused: the steps that share these files, if there are several.
     """
 
+    is_slow_to_open = False
+    """Whether all files of a block are to stay open: every column of it is asked for by itself."""
+
     def __init__(self, step: str, files: Sequence[Held], fused: Sequence[str] = ()) -> None:
         self.step, self.fused = step, tuple(fused) or (step,)
         self.files = tuple(sorted(files, key=lambda file: file.span))
         self._lasts = [file.span.last for file in self.files]
         self._open: OrderedDict[Held, OpenFile] = OrderedDict()
+        self._keep = _OPEN_FILES
 
     def over(self, span: Span) -> list[Held]:
         """The files that hold ids of ``span``, in order."""
@@ -99,7 +104,7 @@ class Layer(ABC, Generic[Held]):
         """The file, kept open for the next block."""
         if file not in self._open:
             self._open[file] = self._opened(file)
-            while len(self._open) > _OPEN_FILES:
+            while len(self._open) > self._keep:
                 self._open.popitem(last=False)
         self._open.move_to_end(file)
         return self._open[file]
@@ -115,7 +120,10 @@ class Layer(ABC, Generic[Held]):
     def rows(self, span: Span, columns: Sequence[str]) -> pa.Table:
         """These columns over ``span``; one that no file has is left out."""
         parts: list[pa.Table] = []
-        for file in self.over(span):
+        files = self.over(span)
+        if self.is_slow_to_open:
+            self._keep = max(self._keep, len(files))
+        for file in files:
             part = file.span.overlap(span)
             if part is not None:
                 table = self.open(file).read(["_id", *columns])
