@@ -66,9 +66,9 @@ class Completion:
 
     def unclosed(self, step: str, shard_id: str) -> Sequence[Tally]:
         """The progress of attempts that were killed: at most a second older than their end."""
-        ended = set(self._blobs.files(f"{self._base}/attempts/{step}/{shard_id}"))
+        ended = set(self._blobs.files(paths.closes_dir(self._base, step, shard_id)))
         killed = {f"{claim}.json" for claim in self._generation.claim_ids(step, shard_id)} - ended
-        directory = f"{self._base}/progress/{step}/{shard_id}"
+        directory = paths.progress_dir(self._base, step, shard_id)
         said = killed.intersection(self._blobs.files(directory)) if killed else ()
         return [Tally.from_json(get_json(self._blobs, f"{directory}/{name}")["tally"]) for name in sorted(said)]
 
@@ -118,7 +118,7 @@ class Completion:
 
     def stop_requests(self) -> Sequence[str]:
         """Every stop request so far: the result that lists them answers them."""
-        return sorted({*self._blobs.files(f"{self._base}/stop"), *answered_stops(self._blobs, self._base)})
+        return sorted({*self._blobs.files(paths.stops_dir(self._base)), *answered_stops(self._blobs, self._base)})
 
     def put_result(self, claim: ClaimId, result: BatchJobResult) -> None:
         """Write the report; it and all it names are durable when this returns."""

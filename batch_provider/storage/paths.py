@@ -47,9 +47,14 @@ def load_failure(base: str, claim: ClaimId) -> str:
     return f"{base}/load/{claim}.failed.json"
 
 
+def stops_dir(generation: str) -> str:
+    """The requests to stop."""
+    return f"{generation}/stop"
+
+
 def stop_file(generation: str, name: str) -> str:
     """A request to stop."""
-    return f"{generation}/stop/{name}.json"
+    return f"{stops_dir(generation)}/{name}.json"
 
 
 def manifest_file(generation: str) -> str:
@@ -82,14 +87,24 @@ def claims_among(names: Iterable[str]) -> list[ClaimId]:
     return sorted(ClaimId.parse(name.removesuffix(".json")) for name in names)
 
 
+def closes_dir(generation: str, step: str, shard: str) -> str:
+    """The ends of the attempts at (step, shard)."""
+    return f"{generation}/attempts/{step}/{shard}"
+
+
 def close_file(generation: str, step: str, shard: str, claim: ClaimId) -> str:
     """The end of an attempt."""
-    return f"{generation}/attempts/{step}/{shard}/{claim}.json"
+    return f"{closes_dir(generation, step, shard)}/{claim}.json"
+
+
+def progress_dir(generation: str, step: str, shard: str) -> str:
+    """How far the attempts at (step, shard) are."""
+    return f"{generation}/progress/{step}/{shard}"
 
 
 def progress_file(generation: str, step: str, shard: str, claim: ClaimId) -> str:
     """How far an attempt is."""
-    return f"{generation}/progress/{step}/{shard}/{claim}.json"
+    return f"{progress_dir(generation, step, shard)}/{claim}.json"
 
 
 def result_file(generation: str, claim: ClaimId) -> str:

@@ -53,8 +53,7 @@ def redrive_targets(generation: StoredGeneration) -> list[RedriveTarget]:
 
 
 def _of_shard(generation: StoredGeneration, position: int, shard: ShardRef) -> RedriveTarget | None:
-    for entry in generation.manifest.steps:
-        step = str(entry["name"])
+    for step in generation.checkpoint_names:
         _, close = generation.latest(step, shard.id)
         if close is not None and close.outcome is CloseOutcome.DONE and not close.tally.failed:
             continue

@@ -77,8 +77,8 @@ class StoredGeneration:
 
     def attempts(self, step: str, shard_id: str) -> list[Close]:
         """Every close of (step, shard), oldest first."""
-        names = self.blobs.files(f"{self.base}/attempts/{step}/{shard_id}")
-        return [Close.from_json(get_json(self.blobs, f"{self.base}/attempts/{step}/{shard_id}/{n}")) for n in names]
+        directory = paths.closes_dir(self.base, step, shard_id)
+        return [Close.from_json(get_json(self.blobs, f"{directory}/{name}")) for name in self.blobs.files(directory)]
 
     def codes(self, step: str, shard_id: str) -> dict[int, str]:
         """Epoch → fingerprint of the code that made its rows; of two claims of one epoch the later one wrote them."""
@@ -157,11 +157,11 @@ class StoredGeneration:
     def progress(self) -> Mapping[str, Tally]:
         """Step → what its tasks report so far, over all shards; for progress lines and pages."""
         found: dict[str, Tally] = {}
-        for step in self.manifest.steps:
+        for step in self.checkpoint_names:
             total = Tally()
             for shard in self.manifest.shards:
-                directory = f"{self.base}/progress/{step['name']}/{shard.id}"
+                directory = paths.progress_dir(self.base, step, shard.id)
                 if names := self.blobs.files(directory):
                     total += Tally.from_json(get_json(self.blobs, f"{directory}/{names[-1]}")["tally"])
-            found[str(step["name"])] = total
+            found[step] = total
         return found

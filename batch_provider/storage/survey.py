@@ -79,7 +79,7 @@ class StepFiles:
 
 def survey(generation: StoredGeneration) -> list[StepFiles]:
     """Read every file that counts, once."""
-    names = [INPUT_PHASE, *(str(step["name"]) for step in generation.manifest.steps)]
+    names = [INPUT_PHASE, *generation.checkpoint_names]
     steps = [StepFiles(name, f"files.s{number}") for number, name in enumerate(names)]
     of_input = generation.input_layer()
     for shard in generation.manifest.shards:

@@ -148,7 +148,7 @@ class HeldClaim:
         return failed, finished
 
     def _progress_of(self, step: str, shard: ShardRef) -> Tally:
-        directory = f"{self._generation}/progress/{step}/{shard.id}"
+        directory = paths.progress_dir(self._generation, step, shard.id)
         names = self._blobs.files(directory)
         if not names:
             return Tally()
@@ -166,13 +166,14 @@ class HeldClaim:
 
     def stop_reason(self) -> str | None:
         """The reason of a stop request that no result has answered."""
-        names = self._blobs.files(f"{self._generation}/stop")
+        directory = paths.stops_dir(self._generation)
+        names = self._blobs.files(directory)
         if not names:
             return None
         answered = answered_stops(self._blobs, self._generation)
         for name in names:
             if name not in answered:
-                return str(get_json(self._blobs, f"{self._generation}/stop/{name}").get("reason", "a stop request"))
+                return str(get_json(self._blobs, f"{directory}/{name}").get("reason", "a stop request"))
         return None
 
     def round_started(self) -> datetime:
