@@ -7,10 +7,12 @@ INSTALLED := $(VENV)/.installed
 PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
 # More arguments for pytest: make test ARGS="-k redrive -x"
 ARGS ?=
+# What .ci/run adds to make test, so that the tests need not run twice.
+COVERAGE := --cov=batch_provider.domain --cov=batch_provider.engine --cov-report=term-missing --cov-fail-under=100
 
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test e2e crash lint fmt type arch check compose-check clean
+.PHONY: help setup demo up down test coverage e2e crash lint fmt type arch check compose-check clean
 .PHONY: bench bench-quick bench-memory bench-profile
 
 help:  ## list the targets
@@ -29,6 +31,9 @@ down: $(INSTALLED)  ## end that Airflow
 
 test: $(INSTALLED)  ## the tests that need no servers
 	@$(PY) -m pytest -n auto -m "not e2e and not ui and not crash and not bench" $(ARGS)
+
+coverage: $(INSTALLED)  ## the tests of domain and engine, which must take every branch of these
+	@$(PY) -m pytest -n auto tests/unit tests/scenarios tests/properties $(COVERAGE) $(ARGS)
 
 e2e: $(INSTALLED)  ## the tests that start a real Airflow
 	@$(PY) -m pytest -m e2e $(ARGS)

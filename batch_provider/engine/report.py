@@ -43,7 +43,7 @@ def _rerun_lines(result: BatchJobResult) -> list[str]:
     lines: list[str] = []
     for step in result.steps:
         if step.older_code:
-            versions = ", ".join(f"{code or 'unknown'}: {records:,}" for code, records in step.older_code.items())
+            versions = ", ".join(f"{code}: {records:,}" for code, records in step.older_code.items())
             total = count(sum(step.older_code.values()), "record")
             lines.append(f"Done by older code of step {step.name}, and kept: {total} ({versions})")
         if step.given_up:
