@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
 # More arguments for pytest: make test ARGS="-k redrive -x"
 ARGS ?=
-# What .ci/run adds to make test, so that the tests need not run twice.
+# .ci/run adds the same to make test, so that the tests need not run twice.
 COVERAGE := --cov=batch_provider.domain --cov=batch_provider.engine --cov-report=term-missing --cov-fail-under=100
 
 unexport PYTHONDONTWRITEBYTECODE

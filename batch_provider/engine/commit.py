@@ -158,8 +158,8 @@ class _Rows:
             own = self._own_column(name)
             if own is not None:
                 columns[name], owners[name] = own, self.claim.step
-            elif (owner := self.block.owners.get(name)) is not None:
-                owners[name] = owner
+            else:  # it stays with its one owner: a column of several is written here
+                owners[name] = str(self.block.owners[name])
         if (kept := self._kept(columns.get("_kept"))) is not None:
             columns["_kept"], owners["_kept"] = kept_column(kept, len(self.block)), self.claim.step
         return pa.table(columns), owners

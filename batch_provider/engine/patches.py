@@ -158,10 +158,9 @@ class PatchWriter:
                 gone.add(name)
                 columns.pop(name, None)
                 continue
-            present = columns.get(name)
-            base = present if present is not None else block.column(name)
-            if base is not None:
-                columns[name] = scatter(pa.nulls(len(at), base.type), at, base)
+            base = columns[name] if name in columns else block.column(name)
+            assert base is not None, "it is in losing because the records have it, or the step has made it"
+            columns[name] = scatter(pa.nulls(len(at), base.type), at, base)
         if block.kept or "_kept" in columns:
             forget_kept(block, columns, losing)
         return frozenset(gone)

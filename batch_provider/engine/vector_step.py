@@ -189,8 +189,6 @@ class _ArrowWork:
         self._function = function
 
     def __call__(self, positions: np.ndarray, payload: pa.Table) -> tuple[dict[str, pa.Array], dict[int, RecordError]]:
-        if len(positions) == 0:
-            return {}, {}
         batch = _batch_of(payload)
         try:
             returned = self._function.once(batch, record_ids=positions)

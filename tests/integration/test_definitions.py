@@ -262,3 +262,22 @@ def edges_of(wire):
         wire()
     edges = {(task.task_id, after) for task in dag.tasks for after in task.downstream_task_ids}
     return {(one, other) for one, other in edges if one.partition(".")[0] != other.partition(".")[0]}
+
+
+def test_on_code_change_reaches_a_step_however_it_is_declared():
+    from batch_provider.decorators import batch_step_task
+
+    def work(record): ...
+
+    job = BatchJob("orders", source=Records([]), max_redrives=3)
+    job.step(name="record", on_code_change="reprocess")(work)
+    job.sql_step("sql", assign={"a": "1"}, on_code_change="reprocess")
+    job.arrow_step(name="arrow", on_code_change="reprocess")(work)
+    job.aggregator("sized", size=2, on_code_change="reprocess")(work)
+    job.aggregator("stream", streaming=True, on_code_change="reprocess")(work)
+    batch_step_task(job=job, shard={}, name="task", on_code_change="reprocess")(work)
+
+    assert {step.name: step.on_code_change for step in job.spec.steps} == dict.fromkeys(
+        ["record", "sql", "arrow", "sized", "stream", "task"], "reprocess"
+    )
+    assert job.spec.max_redrives == 3

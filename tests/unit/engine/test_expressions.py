@@ -114,6 +114,8 @@ REFUSED = [
     pytest.param("(" * 5_000, "too deeply", id="open-brackets"),
     pytest.param("- " * 4_000 + "1", "too deeply", id="signs"),
     pytest.param("abs(" * 500 + "1" + ")" * 500, "too deeply", id="nested-calls"),
+    pytest.param("NOT " * 900 + "a", "too deeply", id="negations"),
+    pytest.param("a" + " + 1" * 900, "too deeply", id="a-long-sum"),
     pytest.param("a IN (" + "1," * 50_000 + "1)", "longer than 10,000", id="100-kB-of-list"),
 ]
 
