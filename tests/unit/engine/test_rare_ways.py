@@ -5,22 +5,26 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sqlite3
 import threading
 import time
+from contextlib import closing
 from uuid import UUID
 
 import pyarrow as pa
 import pytest
 
-from batch_provider import AggregatorSpec, BatchJob, JobState
+from batch_provider import AggregatorSpec, BatchJob, JobState, SqlTable
 from batch_provider.domain.errors import DataLossError, InvalidOptionError
 from batch_provider.domain.spec import StepSpec, WriterSpec
 from batch_provider.engine import sandbox
 from batch_provider.engine.block import OBJECT_ROWS
 from batch_provider.engine.joining import concat_by_name
 from batch_provider.engine.kept import kept_column, kept_values
+from batch_provider.engine.process import ShardTask, process_shard
 from batch_provider.engine.sandbox import Sandbox
 from batch_provider.storage.blobs import MemoryBlobs, put_json
+from batch_provider.storage.sources.access import LocalAccess
 from batch_provider.testing import LocalRun
 from tests.builders import Killed, Step, failures, job_of, numbers
 
@@ -103,7 +107,7 @@ def test_a_timeout_of_the_functions_own_is_told_apart_from_the_steps():
 def test_a_collector_that_was_off_stays_off():
     gc.disable()
     try:
-        LocalRun(job_of(Step())).run(numbers(3))
+        LocalRun(job_of(lambda record: None)).run(numbers(3))
         assert not gc.isenabled()
     finally:
         gc.enable()
@@ -183,6 +187,39 @@ def test_values_kept_of_one_column_say_nothing_of_another():
     ]
 
 
+def test_a_sql_step_keeps_the_texts_of_records_that_fail_in_it():
+    job = BatchJob("job", max_failed_records=-1, block_size=10)
+    job.sql_step("number", checks={"no number": "qty <> 'many'"}, assign={"qty": "qty::INTEGER"})
+    run = LocalRun(job.spec)
+    run.run([{"qty": "1"}, {"qty": "many"}, {"qty": None}])
+    assert [row["qty"] for row in run.output()] == [1, "many", None]
+
+
+def test_a_writer_gets_the_kept_values_of_the_columns_it_reads_only(tmp_path):
+    path = tmp_path / "warehouse.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE t (n INTEGER, a)")
+    job = BatchJob("job", max_failed_records=-1, block_size=10)
+    job.step(lambda record: {"a": int(record["a"])}, name="a")
+    job.step(lambda record: {"b": int(record["b"])}, name="b", accept_policy="ALL")
+    job.write("store", SqlTable("warehouse", "t"), reads=["n", "a"], accept_policy="ALL")
+    access = LocalAccess({"warehouse": lambda: sqlite3.connect(path)})
+    run = LocalRun(job.spec, access=access)
+    run.run([{"n": 1, "a": "1", "b": "x"}, {"n": 2, "a": "two", "b": "2"}, {"n": 3, "a": "3", "b": "3"}])
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("SELECT n, a FROM t ORDER BY n").fetchall() == [(1, 1), (2, "two"), (3, 3)]
+
+
+def test_a_step_that_writes_says_so_where_there_is_no_way_to_a_database():
+    job = BatchJob("job", max_failed_records=-1, block_size=10)
+    job.write("store", SqlTable("warehouse", "t"))
+    run = LocalRun(job.spec)
+    run.load(numbers(1))
+    work = run.generation.claim("store", "01", run.info, run.job)
+    with pytest.raises(InvalidOptionError, match="step 'store' writes to a database"):
+        process_shard(ShardTask(run.job, run.job.steps[0], work, run.clock))
+
+
 # --- the sandbox ----------------------------------------------------------------------------------------------
 
 
@@ -230,12 +267,12 @@ def test_a_stream_whose_worker_died_between_two_closes_is_not_called_again():
     class Dying(MemoryBlobs):
         closes = 2
 
-        def put(self, name, data):
+        def put(self, name, data, **options):
             if "/attempts/tell/" in name:
                 self.closes -= 1
                 if self.closes == 0:
                     raise Killed
-            super().put(name, data)
+            super().put(name, data, **options)
 
     calls = []
     job = BatchJob("job", max_failed_records=-1, block_size=4)
