@@ -138,7 +138,8 @@ def _steps(job: JobSpec, store: GenerationStore, account: Account) -> tuple[Step
         for step in store.manifest.fused(name):
             work[step] = _work(store, name, step, closes)
             tried[step] = claims - sum(close.outcome is CloseOutcome.ABANDONED for close in closes)
-            older[step] = {code: n for code, n in account.codes[name].items() if code != codes.get(name, code)}
+            known = {code: n for code, n in account.codes[name].items() if code}
+            older[step] = {code: n for code, n in known.items() if code != codes.get(name, code)}
     seconds = sum(tally.seconds for tally in work.values()) or 1.0
     return tuple(
         StepResult.of(
