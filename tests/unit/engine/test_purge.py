@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from batch_provider.domain.errors import GenerationGoneError
+from batch_provider.domain.errors import GenerationGoneError, StorageError
 from batch_provider.domain.instance import JobInstance
 from batch_provider.domain.outcome import JobState
 from batch_provider.engine.clock import SystemClock
@@ -292,3 +292,20 @@ def test_a_purge_that_is_killed_anywhere_leaves_all_or_nothing_to_read(tmp_path)
             break
     assert ended, "it never came to its end"
     assert dies_at > 10
+
+
+def test_what_cannot_be_removed_is_said_and_the_rest_goes(root):
+    class Stubborn(LocalBlobs):
+        def delete(self, name):
+            if "stays" in name:
+                raise StorageError("delete", name, "the disk is read-only")
+            super().delete(name)
+
+    for run_id in ("stays", "goes"):
+        age(folder(root, ran(root, run_id)), 8)
+
+    report = clean(root, blobs=Stubborn(root))
+
+    assert len(report.problems) == 1
+    assert "the disk is read-only" in report.problems[0]
+    assert [removal.owner.run_id for removal in report.removed if removal.owner] == ["goes"]

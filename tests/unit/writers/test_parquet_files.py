@@ -12,7 +12,9 @@ import pytest
 from batch_provider import BatchJob, InvalidOptionError, JobState, ParquetFiles
 from batch_provider.domain.errors import DataLossError, StorageError
 from batch_provider.domain.layout import ClaimId, Span
+from batch_provider.engine.complete import complete
 from batch_provider.engine.targets import Rows
+from batch_provider.storage.completion import Completion
 from batch_provider.storage.writers.folder import FsspecBlobs, LocalFolder
 from batch_provider.testing import LocalRun
 from batch_provider.testing.contracts import BlobsContract, Killed
@@ -424,3 +426,39 @@ class TestLocalFolder(BlobsContract):
     @pytest.fixture
     def blobs(self, tmp_path):
         return LocalFolder(tmp_path)
+
+
+def test_a_row_that_stood_and_cannot_be_written_again_stops_the_step(folder):
+    """Records that failed at first get floats, which cannot hold the large numbers of those that stand."""
+    broken = True
+
+    def step(record):
+        if record["n"] >= 2 and broken:
+            raise ValueError("not yet")
+        return {"x": 2**60 + 1 if record["n"] < 2 else 0.5}
+
+    def job(block_size):
+        with BatchJob("job", max_failed_records=-1, block_size=block_size) as job:
+            job.step(step)
+            job.write("store", ParquetFiles(str(folder)))
+        return job.spec
+
+    run = LocalRun(job(2))
+    run.load(numbers(*range(6)))
+    run.process(run.job.step("step"), "01")
+    run.job = job(6)  # the writer's blocks are larger than those of the step before
+    run.process(run.job.step("store"), "01")
+    run.complete()
+    broken = False
+    run.next_round()
+
+    with pytest.raises(StorageError, match="Cannot write record 0 again"):
+        run.process_all()
+
+
+def test_a_job_that_writes_files_is_not_completed_where_there_is_no_way_to_them(folder):
+    run = new_run(folder)
+    run.load(numbers(1))
+    run.process_all()
+    with pytest.raises(InvalidOptionError, match="step 'store' writes to one"):
+        complete(run.job, Completion(run.generation), info=run.info, clock=run.clock)
