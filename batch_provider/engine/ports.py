@@ -113,10 +113,6 @@ class ReferableSource(Source, Protocol):
 class GenerationReader(Protocol):
     """Reads the output of one step, or of the input, for a shard: payload by name, over any span of ids."""
 
-    def schema(self) -> Mapping[str, pa.DataType]:
-        """Payload columns and their types as far as the shard's files agree."""
-        ...
-
     def owners(self, span: Span) -> Mapping[str, str | None]:
         """Payload and side column → the step whose files hold it over all of ``span``; None: no single one."""
         ...

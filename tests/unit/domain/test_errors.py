@@ -217,3 +217,7 @@ def test_data_loss_names_some_of_the_records(count, shown):
 
     assert shown in str(error)
     assert error.record_ids == tuple(range(count))
+
+
+def test_an_instance_that_is_not_there_is_told_apart_from_several():
+    assert "No instance is called 'orders'" in str(InstanceNotFoundError("orders", []))

@@ -215,3 +215,65 @@ def test_a_limit_stops_fused_steps_at_a_block_and_a_redrive_goes_on():
     run.next_round()
     run.process_all()
     assert run.complete().state is JobState.SUCCESSFUL
+
+
+def both(declare, records, **options):
+    """What a job gives with its steps fused, and one by one."""
+    found = []
+    for fuse in (True, False):
+        with BatchJob("job", max_failed_records=-1, fuse_steps=fuse, **options) as made:
+            declare(made)
+        run = LocalRun(made.spec)
+        result = run.run(records)
+        found.append((told(result), run.output()))
+    return found
+
+
+def test_a_text_that_a_vector_step_could_not_convert_stays_with_its_record():
+    def declare(made):
+        made.step(Step(), name="first")
+        made.sql_step("number", checks={"no number": "qty <> 'many'"}, assign={"qty": "qty::INTEGER"})
+        made.step(Step(), name="last", accept_policy="NO_FAILURES")
+
+    fused, single = both(declare, [{"qty": "1"}, {"qty": "many"}, {"qty": "3"}], block_size=10)
+    assert fused == single
+    assert [row["qty"] for row in fused[1]] == [1, "many", 3]
+
+
+def test_a_step_that_asks_for_failures_is_told_of_none():
+    asked = []
+
+    def declare(made):
+        made.step(Step(fails={1}), name="first")
+
+        @made.step
+        def second(record, *, failures):
+            asked.append(failures)
+
+    fused, single = both(declare, numbers(3), block_size=10)
+    assert fused == single
+    assert asked == [[]] * 4
+
+
+@pytest.mark.parametrize("block_size", [2, 3, 4])
+def test_a_column_that_only_some_blocks_have_changed_is_as_it_came_elsewhere(block_size):
+    def declare(made):
+        made.step(lambda record: {"x": -1}, name="first", accept_expression="n < 3")
+        made.aggregator("bulk", size=3, accept_expression="n >= 3")(lambda records: None)
+
+    fused, single = both(declare, [{"n": n, "x": n * 10} for n in range(10)], block_size=block_size)
+    assert fused == single
+    assert [row["x"] for row in fused[1]] == [-1] * 3 + [30, 40, 50, 60, 70, 80, 90]
+
+
+@pytest.mark.parametrize("block_size", [2, 3, 4])
+def test_a_column_that_only_some_blocks_have_lost_is_null_there(block_size):
+    def declare(made):
+        made.step(Step(), name="first", drop=["x"], accept_expression="n < 3")
+        made.aggregator("bulk", size=3, accept_expression="n >= 3")(
+            lambda records: [{"of": len(records)}] * len(records)
+        )
+
+    fused, single = both(declare, [{"n": n, "x": n * 10} for n in range(10)], block_size=block_size)
+    assert fused == single
+    assert [row.get("x") for row in fused[1]] == [None] * 3 + [30, 40, 50, 60, 70, 80, 90]
