@@ -61,7 +61,7 @@ class Overlay:
         self.outcomes.append(result.outcome)
         self.errors.update(result.errors)
         self.changed.update(result.columns)
-        # Every runner that moves a value aside writes _kept by itself, as far as is known; should one not, none is lost.
+        # Every runner that moves a value aside writes _kept by itself; should one not, nothing is lost.
         if "_kept" not in result.columns and block.kept != block.stored_kept:  # pragma: no cover
             self.changed["_kept"] = kept_column(block.kept, len(block))
         for name in result.dropped:
