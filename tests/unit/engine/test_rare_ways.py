@@ -12,6 +12,7 @@ from contextlib import closing
 from uuid import UUID
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from batch_provider import AggregatorSpec, BatchJob, JobState, SqlTable
@@ -19,6 +20,7 @@ from batch_provider.domain.errors import DataLossError, InvalidOptionError
 from batch_provider.domain.spec import StepSpec, WriterSpec
 from batch_provider.engine import sandbox
 from batch_provider.engine.block import OBJECT_ROWS
+from batch_provider.engine.dead_letters import READ_ROWS
 from batch_provider.engine.joining import concat_by_name
 from batch_provider.engine.kept import kept_column, kept_values
 from batch_provider.engine.process import ShardTask, process_shard
@@ -296,3 +298,18 @@ def test_a_manifest_of_no_records_with_shards_is_data_loss():
     put_json(blobs, name, document)
     with pytest.raises(DataLossError, match="0 records were loaded, 3 are accounted for"):
         run.complete()
+
+
+def test_the_dead_letters_of_a_large_block_are_its_few_failed_records():
+    bad = {3, 2 * READ_ROWS + 1}
+    blobs = MemoryBlobs()
+
+    def check(record):
+        if record["n"] in bad:
+            raise ValueError("bad")
+
+    run = LocalRun(job_of(check, block_size=3 * READ_ROWS), store=blobs)
+    result = run.run(pa.table({"n": range(2 * READ_ROWS + 5)}))
+    [name] = result.dead_letters
+    letters = pq.read_table(pa.BufferReader(blobs.get(f"{run.generation.base}/{name}")))
+    assert set(letters["n"].to_pylist()) == set(letters["_id"].to_pylist()) == bad
