@@ -100,6 +100,7 @@ class LocalBlobs:
         self.root = Path(root)
         self._disk = disk or Disk()
         self._unsynced: set[Path] = set()
+        self._anchored: set[Path] = set()
 
     def put(self, name: str, data: pa.Buffer | bytes, *, durable: bool = False) -> None:
         """Write under a temporary name, then rename; :meth:`sync` makes the name durable."""
@@ -170,13 +171,25 @@ class LocalBlobs:
         """Fsync the files written since the last call, then the directories that name them."""
         pending, self._unsynced = self._unsynced, set()
         directories = {path.parent for path in pending}
+        for directory in directories - self._anchored:
+            directories |= self._names_of(directory)
         for name in names:
             path = self.root / name
             pending.add(path)
-            directories.update(parent for parent in path.parents if parent.is_relative_to(self.root))
+            directories |= self._names_of(path)
         for path in [*sorted(pending), *sorted(directories, reverse=True)]:
             with _clear_errors("sync", path):
                 self._disk.sync(path)
+        self._anchored |= directories
+
+    def _names_of(self, path: Path) -> set[Path]:
+        """The directories that hold its name, those of its parents, and the root's.
+
+        Another process may have made them and not lived to sync them.
+        """
+        found = {parent for parent in path.parents if parent.is_relative_to(self.root)}
+        above = self.root.parent
+        return found | {above} if os.access(above, os.R_OK) else found
 
     def address(self, name: str) -> str:
         """Its path."""

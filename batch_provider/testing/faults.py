@@ -192,13 +192,20 @@ class FaultyBlobs:
 
 
 class FaultyAccess:
-    """Databases with a point before and after each connect, commit and rollback (a SourceAccess)."""
+    """Databases with a point before and after each connect, commit and rollback (a SourceAccess).
 
-    def __init__(self, inner: SourceAccess, faults: Faults) -> None:
+    Args:
+        inner: opens them.
+        faults: what goes wrong.
+        disk: of the local directories that writers of files write to; one whose steps are points by default.
+    """
+
+    def __init__(self, inner: SourceAccess, faults: Faults, disk: Disk | None = None) -> None:
         self._inner, self._faults = inner, faults
+        self.disk = disk or FaultyDisk(faults)
 
     def filesystem(self, url: str) -> tuple[Any, str]:
-        """As it is: sources only read."""
+        """As it is: sources only read, and a local directory is written to by way of ``disk``."""
         return self._inner.filesystem(url)
 
     def database(self, conn_id: str) -> AbstractContextManager[Any]:

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from tests.crash.work import STEPS, STREAM
 
+FUSED = "validate_to_group"
+"""The steps of the job that are fused, if it has ``fuse_steps``."""
+
 COMMITS = 35
 """Commits of the two steps that write to a database: fences, commit notes, groups."""
 
@@ -23,14 +26,15 @@ class Place:
         return self.pattern.replace("*", "").replace(" ", "").replace("/", "-") + (f"-{self.skip}" if self.skip else "")
 
 
-def _around(action: str, name: str, skip: int = 0) -> Iterator[Place]:
-    for when in ("before", "after"):
-        yield Place(f"{action}:{when} {name}", skip)
+def _after(action: str, name: str, skip: int = 0) -> Iterator[Place]:
+    yield Place(f"{action}:after {name}", skip)
 
 
 def _file(name: str, skip: int = 0) -> Iterator[Place]:
-    for action in ("write", "rename", "sync"):
-        yield from _around(action, name, skip)
+    """Written but not named, named, and about to be synced; a kill before each of these finds what another leaves."""
+    yield from _after("write", name, skip)
+    yield from _after("rename", name, skip)
+    yield Place(f"sync:before {name}", skip)
 
 
 def store_places() -> Iterator[Place]:
@@ -44,17 +48,43 @@ def store_places() -> Iterator[Place]:
         yield from _file(f"*/steps/{step}/*.parquet", number % 2 if step == STREAM else number % 4)
         yield from _file(f"*/attempts/{step}/*.json", number % 2)
     for part in ("load", "input", "claims", "steps", "attempts", "progress", "dead_letters"):
-        yield from _around("make_directory", f"*/{part}*", 0 if part in ("load", "input", "dead_letters") else 9)
-        yield from _around("sync", f"*/{part}/*0[12]" if part not in ("load", "input", "dead_letters") else f"*/{part}")
-    yield from _around("make_directory", "*/store")
-    yield from _around("make_directory", "*/g1-????????")
-    yield from _around("sync", "*/g1-????????")
-    yield from _around("sync", "*/claims/on_complete/all")
+        yield from _after("make_directory", f"*/{part}*", 0 if part in ("load", "input", "dead_letters") else 9)
+        yield from _after("sync", f"*/{part}/*0[12]" if part not in ("load", "input", "dead_letters") else f"*/{part}")
+    yield from _after("make_directory", "*/store")
+    yield from _after("make_directory", "*/g1-????????")
+    yield from _after("sync", "*/g1-????????")
+    yield from _after("sync", "*/claims/on_complete/all")
 
 
 def database_places(every: int = 1) -> Iterator[Place]:
     """Commits and connections of the warehouse."""
     for number in range(0, COMMITS, every):
-        yield from _around("commit", "warehouse", number)
+        yield Place(f"commit:{'before' if number // every % 2 else 'after'} warehouse", number)
     for number in range(4):
-        yield from _around("connect", "warehouse", number)
+        yield Place(f"connect:{'before' if number % 2 else 'after'} warehouse", number)
+
+
+def fused_places() -> Iterator[Place]:
+    """What fused steps write, the input they read at once, and the steps after them."""
+    for kind, skip in (("claims", 1), ("steps", 2), ("steps", 5), ("attempts", 0)):
+        yield from _file(f"*/{kind}/{FUSED}/*.{'parquet' if kind == 'steps' else 'json'}", skip)
+    yield from _after("sync", f"*/steps/{FUSED}/0[12]", 1)
+    yield from _after("rename", "*/steps/log/*.parquet", 2)
+    yield from _after("rename", "*/steps/store/*.parquet", 1)
+    yield from _after("rename", f"*/steps/{STREAM}/*.parquet")
+    yield from _after("rename", "*result.*.json")
+    for number in range(2, COMMITS, 6):
+        yield from _after("commit", "warehouse", number)
+
+
+def files_places() -> Iterator[Place]:
+    """What a writer of Parquet files writes, and the checkpoints that its parts belong to."""
+    for name, skip in (("*/lake/*part-*.parquet", 0), ("*/lake/*part-*.parquet", 3), ("*/lake/_manifest/*.json", 0)):
+        yield from _file(name, skip)
+    for directory in ("*/lake", "*/lake/_manifest", "*/lake/local~run~crash", "*/lake/local~run~crash/g1-????????"):
+        yield from _after("make_directory", directory)
+        yield from _after("sync", directory)
+    yield from _after("sync", "*/lake/local~run~crash/g1-????????", 4)
+    for kind in ("claims", "steps", "attempts"):
+        yield from _after("rename", f"*/{kind}/store/*", 1)
+    yield from _after("rename", "*result.*.json")

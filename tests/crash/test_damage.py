@@ -16,7 +16,7 @@ from batch_provider.storage.blobs import LocalBlobs
 from batch_provider.testing import FakeClock, LocalRun
 from tests.builders import Killed, Step, failures, job_of, numbers
 from tests.crash.forks import STOPPED
-from tests.crash.work import STEPS, STREAM, Runner, sqlite_warehouse
+from tests.crash.work import STEPS, STREAM, Form, Runner, sqlite_warehouse
 
 pytestmark = pytest.mark.crash
 
@@ -91,7 +91,7 @@ def keyed(job):
     with closing(job.connect()) as connection:
         connection.execute("CREATE UNIQUE INDEX orders_n ON orders (n)")
         connection.commit()
-    return Runner(job.folder, sqlite_warehouse(job.folder), keyed=True)
+    return Runner(job.folder, sqlite_warehouse(job.folder), form=Form(keyed=True))
 
 
 def same_but_for_calls(job, undisturbed):

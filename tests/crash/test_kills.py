@@ -17,8 +17,8 @@ pytestmark = pytest.mark.crash
 
 STORE, DATABASE, SERVER = list(store_places()), list(database_places()), list(database_places(every=4))
 SEED = 20_260_101
-PAIRS = [random.Random(f"{SEED}-{number}").sample([*STORE, *DATABASE], 2) for number in range(20)]
-FAILURES = [random.Random(f"{SEED}+{number}").choice([*STORE, *DATABASE]) for number in range(20)]
+PAIRS = [random.Random(f"{SEED}-{number}").sample([*STORE, *DATABASE], 2) for number in range(12)]
+FAILURES = [random.Random(f"{SEED}+{number}").choice([*STORE, *DATABASE]) for number in range(12)]
 
 
 def test_the_undisturbed_job_does_what_the_others_are_compared_with(undisturbed):
@@ -43,6 +43,7 @@ def test_the_undisturbed_job_does_what_the_others_are_compared_with(undisturbed)
     assert len(found["orders"]) == len({row[0] for row in found["orders"]}) == len(found["logged"]) == 54
     assert undisturbed.logged_rows() == 54
     assert len(found["ledger"]) == 8 * 64
+    assert len(found["dead_letters"]) == 10
     assert set(undisturbed.calls.values()) == {1}
 
 
@@ -50,6 +51,7 @@ def test_no_kind_of_commit_point_is_left_out(undisturbed):
     """A new kind of file, or a commit more, needs a place where it is killed."""
     points = json.loads((undisturbed.folder / "points.json").read_text())
     patterns = [place.pattern for place in [*STORE, *DATABASE]]
+    patterns = [re.sub(":before |:after ", ":* ", pattern) for pattern in patterns]
     missed = [point for point in points if not any(fnmatchcase(point, pattern) for pattern in patterns)]
     shapes = {re.sub(r"/(0[12]|g1-\w+|store|v1|local|crash|local~run~crash)(?=/|$)", "", point) for point in missed}
     ancestors = {f"{do}:{when} " for do in ("sync", "make_directory") for when in ("before", "after")}
@@ -82,7 +84,7 @@ def test_killed_twice(job, undisturbed, first, second):
     job.is_as_if_undisturbed(undisturbed)
 
 
-@pytest.mark.parametrize("place", random.Random(SEED).sample([*STORE, *DATABASE], 12), ids=str)
+@pytest.mark.parametrize("place", random.Random(SEED).sample([*STORE, *DATABASE], 8), ids=str)
 def test_killed_when_airflow_never_learned_what_was_done(job, undisturbed, place):
     """The last task that had ended is tried again too: what it has done stays done."""
     assert job.work(at=place.pattern, skip=place.skip) == KILLED

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb  # noqa: F401  # not opened here: only so that no forked process has to import it
+import pyarrow.parquet as pq
 
-from batch_provider import AcceptPolicy, BatchJob, BatchJobResult, Files, JobSpec, SqlTable
+from batch_provider import AcceptPolicy, BatchJob, BatchJobResult, Files, JobSpec, ParquetFiles, SqlTable
+from batch_provider.domain.fused import checkpoint_steps
 from batch_provider.engine.clock import SystemClock
 from batch_provider.storage.blobs import LocalBlobs
 from batch_provider.storage.disk import Disk
@@ -28,6 +31,7 @@ TABLES = (
     "CREATE TABLE IF NOT EXISTS orders (n INTEGER, price INTEGER, total INTEGER)",  # no key: a second row would show
     "CREATE TABLE IF NOT EXISTS log (n INTEGER)",
 )
+COLUMNS = ["n", "price", "total"]
 STREAM = "notify"
 STEPS = ("validate", "price", "group", "log", "store", STREAM, "quarantine")
 
@@ -55,12 +59,34 @@ class TensError(ValueError):
     """Every tenth order is refused."""
 
 
-def make_job(folder: Path, connect: Callable[[], Any], mark: str = "?", keyed: bool = False) -> JobSpec:
+@dataclass(frozen=True)
+class Form:
+    """What may differ between forms of the job, none of which may change what it comes to.
+
+    Attributes:
+        keyed: orders have a key, so that a redrive may change their rows.
+        fused: the job has ``fuse_steps``.
+        files: orders are written to Parquet files, not to a table.
+    """
+
+    keyed: bool = False
+    fused: bool = False
+    files: bool = False
+
+
+PLAIN = Form()
+
+
+def lake(folder: Path) -> ParquetFiles:
+    """Where orders go, if they go to files."""
+    return ParquetFiles(str(folder / "lake"), columns=COLUMNS)
+
+
+def make_job(folder: Path, mark: str = "?", form: Form = PLAIN) -> JobSpec:
     """The job; its functions note in ``folder`` what they see."""
     trace = Trace(folder)
-    with BatchJob(
-        "crash", source=Files(str(folder / "orders.csv")), max_failed_records=-1, block_size=BLOCK, shards=SHARDS
-    ) as job:
+    options = {"max_failed_records": -1, "block_size": BLOCK, "shards": SHARDS, "fuse_steps": form.fused}
+    with BatchJob("crash", source=Files(str(folder / "orders.csv")), **options) as job:
 
         @job.step
         def validate(record):
@@ -83,8 +109,8 @@ def make_job(folder: Path, connect: Callable[[], Any], mark: str = "?", keyed: b
             trace.saw("log", numbers)
             connection.cursor().executemany(f"INSERT INTO log VALUES ({mark})", [[n] for n in numbers])
 
-        key = ["n"] if keyed else []
-        job.write("store", SqlTable("warehouse", "orders", key=key, columns=["n", "price", "total"]), size=6)
+        table = SqlTable("warehouse", "orders", key=["n"] if form.keyed else [], columns=COLUMNS)
+        job.write("store", lake(folder) if form.files else table, size=6)
 
         @job.aggregator(STREAM, streaming=True)
         def notify(records):
@@ -112,7 +138,7 @@ class Runner:
         faults: what goes wrong in this process.
         disk: below the faults.
         forgets: whether Airflow never learned that the last task had ended, so that it tries it again.
-        keyed: whether orders have a key, so that a redrive may change their rows.
+        form: which form of the job.
     """
 
     def __init__(
@@ -123,13 +149,14 @@ class Runner:
         faults: Faults | None = None,
         disk: Disk | None = None,
         forgets: bool = False,
-        keyed: bool = False,
+        form: Form = PLAIN,
     ) -> None:
         self.folder = folder
-        self.job = make_job(folder, connect, mark, keyed)
+        self.job = make_job(folder, mark, form)
         faults = faults or Faults()
-        access = FaultyAccess(LocalAccess({"warehouse": connect}), faults)
-        blobs = LocalBlobs(folder / "store", FaultyDisk(faults, disk))
+        faulty = FaultyDisk(faults, disk)
+        access = FaultyAccess(LocalAccess({"warehouse": connect}), faults, disk=faulty)
+        blobs = LocalBlobs(folder / "store", faulty)
         self.run = LocalRun(self.job, store=blobs, access=access, clock=SystemClock())
         self._journal = folder / "journal"
         if forgets and self._journal.exists():
@@ -140,10 +167,10 @@ class Runner:
         self._once("load", self.run.load)
         shards = [shard.id for shard in self.run.generation.manifest.shards]
         for stage in self.job.stages():
+            steps = checkpoint_steps(self.job, [step for step in stage if not step.is_streaming])
             for shard in shards:
-                for step in stage:
-                    if not step.is_streaming:
-                        self._once(f"{step.name}/{shard}", lambda step=step, shard=shard: self.run.process(step, shard))
+                for step in steps:
+                    self._once(f"{step.name}/{shard}", lambda step=step, shard=shard: self.run.process(step, shard))
             if stage[-1].is_streaming:
                 self._once(stage[-1].name, lambda step=stage[-1]: self.run.stream(step))
         self._once("complete", self._complete)
@@ -160,8 +187,8 @@ class Runner:
 
     def clear(self, step: str | None) -> None:
         """What clearing a step (None: the load) with Downstream does: it and all after it are done again."""
-        later = [name for name in STEPS if step is None or STEPS.index(name) >= STEPS.index(step)] + ["complete"]
-        kept = [] if step is None else [t for t in self._journal.read_text().split() if t.split("/")[0] not in later]
+        earlier = ["load", *STEPS[: STEPS.index(step)]] if step else []
+        kept = [task for task in self._journal.read_text().split() if task.split("/")[0] in earlier]
         self._journal.write_text("".join(f"{task}\n" for task in kept))
         self.run.next_round()
 
@@ -192,8 +219,13 @@ class Runner:
                 "FROM outcomes o LEFT JOIN failures USING (step, record_id) ORDER BY 1, 2, 5"
             ),
             "output": self.run.output(),
-            "dead_letters": len(result.dead_letters),
+            "dead_letters": sorted(row for name in result.dead_letters for row in self._dead_letters(name)),
         }
+
+    def _dead_letters(self, name: str) -> Iterator[list[Any]]:
+        (file,) = (self.folder / "store").rglob(name)
+        for row in pq.read_table(file).to_pylist():
+            yield [row["_id"], row["n"], row["price"], row["_step"], row["_error_type"], row["_error_message"]]
 
 
 def sqlite_warehouse(folder: Path) -> Callable[[], sqlite3.Connection]:
@@ -223,7 +255,8 @@ def execute(folder: Path, request: dict[str, Any]) -> None:
     Args:
         folder: where everything is.
         request: ``at`` (a number or a pattern) and ``action`` (kill, stop, lose_power) of a fault, ``skip``;
-            ``postgres`` (port, database); ``forgets``; ``seed`` of a disk that forgets what was not synced.
+            ``postgres`` (port, database); ``forgets``; ``seed`` of a disk that forgets what was not synced;
+            those of a :class:`Form`.
     """
     connect, mark = warehouse(folder, request.get("postgres"))
     points: list[str] = []
@@ -235,7 +268,8 @@ def execute(folder: Path, request: dict[str, Any]) -> None:
             action = disk.lose_power
         planned.append(Fault(request["at"], action, skip=request.get("skip", 0)))
     faults = Faults(*planned, tell=lambda point: points.append(str(point).replace(str(folder), "")))
-    runner = Runner(folder, connect, mark, faults, disk, request.get("forgets", False), request.get("keyed", False))
+    form = Form(**{name: request[name] for name in ("keyed", "fused", "files") if name in request})
+    runner = Runner(folder, connect, mark, faults, disk, request.get("forgets", False), form)
     if request.get("reads"):
         runner.sum_up()
         return

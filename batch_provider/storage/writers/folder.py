@@ -33,7 +33,9 @@ def open_folder(access: SourceAccess, url: str) -> Folder:
         filesystem, path = access.filesystem(url)
     except (ImportError, ValueError, OSError) as error:
         raise StorageError("write to", redact(url), f"{error}. Check the URL, and that its library is there") from error
-    return LocalFolder(path) if is_local(filesystem) else FsspecBlobs(filesystem, path)
+    if is_local(filesystem):
+        return LocalFolder(path, getattr(access, "disk", None))  # a test's access may have a disk that fails
+    return FsspecBlobs(filesystem, path)
 
 
 def is_local(filesystem: Any) -> bool:

@@ -15,7 +15,7 @@ import pytest
 
 from batch_provider.domain.errors import StorageError
 from batch_provider.storage.blobs import TEMPORARY, LocalBlobs, MemoryBlobs, get_json, put_json
-from batch_provider.testing import Faults, FaultyDisk
+from batch_provider.testing import Fault, Faults, FaultyDisk
 
 AT = ("before", "after")
 
@@ -230,3 +230,21 @@ def test_a_document_is_on_the_disk_before_its_name_is(tmp_path):
     assert [point.partition(" ")[0] for point in points] == [
         f"{do}:{at}" for do in ("write", "sync", "rename") for at in AT
     ]
+
+
+def test_a_sync_keeps_the_directories_that_a_process_made_which_did_not_live_to_sync_them(tmp_path):
+    """Otherwise a power loss takes them, and with them files that were synced."""
+    LocalBlobs(tmp_path / "root").put("d/e/killed", b"1")
+    synced = []
+    blobs = LocalBlobs(
+        tmp_path / "root", FaultyDisk(Faults(Fault("sync:after *", lambda p: synced.append(p.name), times=None)))
+    )
+    blobs.put("d/e/a", b"1")
+    blobs.sync()
+    above = [tmp_path / "root/d/e", tmp_path / "root/d", tmp_path / "root", tmp_path]
+    assert synced == [str(path) for path in [tmp_path / "root/d/e/a", *above]]
+
+    synced.clear()
+    blobs.put("d/e/b", b"1")
+    blobs.sync()
+    assert synced == [str(tmp_path / "root/d/e/b"), str(tmp_path / "root/d/e")], "once is enough"

@@ -13,6 +13,7 @@ from batch_provider.domain.errors import StorageError
 from batch_provider.storage.blobs import LocalBlobs, MemoryBlobs
 from batch_provider.storage.sources.access import LocalAccess
 from batch_provider.storage.writers.dialect import SQLITE, dialect_of
+from batch_provider.storage.writers.folder import open_folder
 from batch_provider.testing import (
     Fault,
     Faults,
@@ -51,12 +52,13 @@ def test_every_change_of_a_local_store_has_two_points(tmp_path):
 
     points = seen(lambda faults: LocalBlobs(tmp_path, FaultyDisk(faults)), put)
 
+    above = str(tmp_path.parent)
     assert [point.replace(str(tmp_path), "") for point in points if ".tmp-" not in point] == [
         "make_directory:before /d",
         "make_directory:after /d",
         "rename:before /d/a",
         "rename:after /d/a",
-        *(f"sync:{when} {name}" for name in ("/d", "/d/a", "/d", "") for when in ("before", "after")),
+        *(f"sync:{when} {name}" for name in ("/d", "/d/a", "/d", "", above) for when in ("before", "after")),
     ]
     assert [point.partition(" ")[0] for point in points if ".tmp-" in point] == ["write:before", "write:after"]
 
@@ -89,6 +91,17 @@ def test_every_commit_has_two_points_and_the_connection_is_taken_for_what_it_wra
 
     assert points == [
         f"{do}:{when} warehouse" for do in ("connect", "rollback", "commit") for when in ("before", "after")
+    ]
+
+
+def test_what_is_written_to_a_local_directory_passes_the_same_points(tmp_path):
+    def use(access):
+        open_folder(access, str(tmp_path)).put("a", b"1")
+
+    points = seen(lambda faults: FaultyAccess(LocalAccess(), faults), use)
+
+    assert [point.partition(" ")[0] for point in points] == [
+        f"{do}:{when}" for do in ("write", "rename") for when in ("before", "after")
     ]
 
 
