@@ -130,10 +130,9 @@ def test_a_value_arrives_in_postgres_as_a_parameter_does(shared_database, kind, 
     assert db.run(f"SELECT {shown} FROM many ORDER BY n") == db.run(f"SELECT {shown} FROM one ORDER BY n")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+# SQLite has no integers of 64 bits without a sign: such a record fails, with or without bulk
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "unsigned"])
 def test_a_value_arrives_in_sqlite_as_a_parameter_does(kind):
-    if kind == "unsigned":
-        pytest.skip("SQLite has no integers of 64 bits without a sign: the record fails, with or without bulk")
     table = pa.table({"v": column(kind)})
     rows = Rows(range(table.num_rows), [1] * table.num_rows, table)
     one_by_one = [(SQLITE.value(record["v"]),) for record in rows.records(range(table.num_rows))]
