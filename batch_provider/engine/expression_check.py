@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from batch_provider.domain.errors import InvalidExpressionError
-from batch_provider.engine.sandbox import connect
+from batch_provider.engine.sandbox import shared
 
 VARIABLES, FAILURES = "variables", "failures"
 """What an expression may read of a record beside its payload columns."""
@@ -180,12 +180,8 @@ def _check_function(expression: str, node: dict[str, Any]) -> None:
 @lru_cache(maxsize=1)
 def _functions() -> dict[str, set[str]]:
     """The kinds of every function; ``scalar`` for those that may be used."""
-    conn = connect()
-    try:
-        query = "SELECT function_name, function_type, stability::VARCHAR FROM duckdb_functions()"
-        rows = conn.execute(query).fetchall()
-    finally:
-        conn.close()
+    query = "SELECT function_name, function_type, stability::VARCHAR FROM duckdb_functions()"
+    rows = shared().run(lambda conn: conn.execute(query).fetchall())
     found: dict[str, set[str]] = {}
     for name, kind, stability in rows:
         macro = kind == "macro" and (name in _MACROS or name.startswith(("list_", "array_")))
@@ -231,16 +227,14 @@ def _tree(expression: str) -> Any:
 def _parsed(expression: str, *queries: str) -> list[dict[str, Any]]:
     import duckdb
 
-    conn = connect()
+    parse = "SELECT json_serialize_sql(?::VARCHAR)"
     try:
-        answers = [conn.execute("SELECT json_serialize_sql(?::VARCHAR)", [q]).fetchall()[0][0] for q in queries]
+        answers = shared().run(lambda conn: [conn.execute(parse, [query]).fetchall()[0][0] for query in queries])
         return [json.loads(answer) for answer in answers]
     except RecursionError:  # pragma: no cover  # DuckDB's own limit comes first, unless the stack is full already
         raise InvalidExpressionError(expression, "it is nested too deeply") from None
     except duckdb.Error as error:
         raise InvalidExpressionError(expression, f"it cannot be parsed ({str(error).partition(chr(10))[0]})") from None
-    finally:
-        conn.close()
 
 
 def fold(name: str) -> str:

@@ -23,7 +23,7 @@ from batch_provider.engine.expression_check import (
     resolve_columns,
     uses_failures,
 )
-from batch_provider.engine.sandbox import DEFAULT_TIMEOUT, Sandbox
+from batch_provider.engine.sandbox import DEFAULT_MEMORY, DEFAULT_TIMEOUT, Sandbox, shared
 
 if TYPE_CHECKING:
     from duckdb import DuckDBPyConnection, Statement
@@ -77,13 +77,20 @@ class Acceptance:
 
 
 class ExpressionEvaluator:
-    """Evaluates expressions over blocks, in one sandbox that is opened at first use.
+    """Evaluates expressions over blocks, in a sandbox that is opened at first use, and again after a fork.
 
-    Not for several threads at once. Makes a new sandbox after a fork.
+    Args:
+        timeout: seconds that the evaluation over one block may take.
+        memory_limit: as DuckDB's option.
     """
 
-    def __init__(self, *, timeout: float = DEFAULT_TIMEOUT, memory_limit: str = "1GB") -> None:
-        self._sandbox = Sandbox(timeout=timeout, memory_limit=memory_limit)
+    def __init__(self, *, timeout: float = DEFAULT_TIMEOUT, memory_limit: str = DEFAULT_MEMORY) -> None:
+        is_plain = (timeout, memory_limit) == (DEFAULT_TIMEOUT, DEFAULT_MEMORY)
+        self._own = None if is_plain else Sandbox(timeout=timeout, memory_limit=memory_limit)
+
+    @property
+    def _sandbox(self) -> Sandbox:
+        return self._own or shared()
 
     def evaluate(
         self,
