@@ -19,7 +19,7 @@ from batch_provider.engine.block import Block, BlockResult
 from batch_provider.engine.invoke import RecordError, UserFunction
 from batch_provider.engine.patches import forget_kept
 from batch_provider.engine.ports import GenerationReader
-from batch_provider.engine.rows import one_chunk, scatter, unify
+from batch_provider.engine.rows import one_chunk, scatter, spread, unify
 
 PER_BLOCK = ("record_ids",)
 
@@ -62,8 +62,10 @@ class VectorStep:
         self._reads = step.reads
         self._work: Work
         if isinstance(step.function, SqlSpec):
+            from batch_provider.engine.sql_work import SqlWork
+
             self.function = UserFunction(step.name, _nothing, PER_BLOCK, {})
-            self._work = _SqlWork(step.function)
+            self._work = SqlWork(step.function)
             self._reads = tuple(sorted(self._work.columns)) if step.reads is None else step.reads
         else:
             self.function = UserFunction(step.name, step.call, PER_BLOCK, constant)
@@ -129,57 +131,12 @@ def _assemble(block: Block, name: str, pieces: list[tuple[np.ndarray, pa.Array]]
         return values
     base = block.column(name)
     if base is None:
-        return scatter(values, positions, pa.nulls(len(block), values.type))
+        return spread(values, positions, len(block))
     target = unify(values.type, base.type)
     if target is not None:
         return scatter(values.cast(target), positions, base.cast(target))
     block.keep_aside(name, base, positions)
-    return scatter(values, positions, pa.nulls(len(block), values.type))
-
-
-class _SqlWork:
-    """Checks first, then assignments over the records that passed them: two statements for a block."""
-
-    def __init__(self, sql: SqlSpec) -> None:
-        from batch_provider.engine.expressions import ExpressionEvaluator, check_expression
-
-        self._sql = sql
-        self._evaluator = ExpressionEvaluator()
-        self._assign_all = f"{{{', '.join(f'{_quoted(name)}: ({text})' for name, text in sql.assign.items())}}}"
-        expressions = [*sql.checks.values(), *sql.assign.values()]
-        self.columns = frozenset(name for text in expressions for name in check_expression(text))
-
-    def __call__(self, positions: np.ndarray, payload: pa.Table) -> tuple[dict[str, pa.Array], dict[int, RecordError]]:
-        errors: dict[int, RecordError] = {}
-        rows = np.arange(len(positions))
-        for message, expression in self._sql.checks.items():
-            found = self._evaluator.accepts(expression, payload)
-            bad = ~np.asarray(found.mask, dtype=bool)
-            for row in np.flatnonzero(bad).tolist():
-                kind, text = found.errors.get(row, ("CheckFailed", message))
-                errors.setdefault(int(positions[rows[row]]), RecordError(kind, text))
-            if bad.any():
-                payload, rows = payload.filter(pa.array(~bad)), rows[~bad]
-        if not self._sql.assign or len(rows) == 0:
-            return {}, errors
-        return self._assigned(positions, payload, rows, errors)
-
-    def _assigned(
-        self, positions: np.ndarray, payload: pa.Table, rows: np.ndarray, errors: dict[int, RecordError]
-    ) -> tuple[dict[str, pa.Array], dict[int, RecordError]]:
-        found = self._evaluator.evaluate(self._assign_all, payload)
-        for row, error in found.errors.items():
-            errors[int(positions[rows[row]])] = RecordError(*error)
-        values = one_chunk(found.values) if isinstance(found.values, pa.ChunkedArray) else found.values
-        if found.errors:
-            keep = np.setdiff1d(np.arange(len(rows)), np.fromiter(found.errors, np.int64, len(found.errors)))
-            values = values.take(pa.array(keep))
-        return {name: values.field(index) for index, name in enumerate(self._sql.assign)}, errors
-
-
-def _quoted(name: str) -> str:
-    escaped = name.replace("'", "''")
-    return f"'{escaped}'"
+    return spread(values, positions, len(block))
 
 
 class _ArrowWork:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -69,6 +71,60 @@ def test_a_check_that_is_null_fails_the_record():
     result, _ = run(job, [{"n": 1}, {"n": None}])
 
     assert errors(result) == {("CheckFailed", "known", 1, "must be known")}
+
+
+@BLOCKS
+def test_a_check_keeps_records_from_the_checks_and_assignments_after_it(block_size):
+    with BatchJob("job", max_failed_records=-1, block_size=block_size) as job:
+        job.sql_step(
+            "price",
+            checks={"no number": "try_cast(amount as double) is not null", "too dear": "cast(amount as double) < 4"},
+            assign={"euro": "cast(amount as double)"},
+        )
+
+    _, local = run(job)
+
+    assert local.query("SELECT record_id, error_type, message FROM failures ORDER BY 1") == [
+        (1, "CheckFailed", "no number"),
+        (3, "CheckFailed", "too dear"),
+    ]
+    assert [row["euro"] for row in local.output()] == [1.5, None, 3.0, None]
+
+
+def test_the_first_check_that_does_not_hold_is_the_error():
+    with BatchJob("job", max_failed_records=-1) as job:
+        job.sql_step("both", checks={"not negative": "qty >= 0", "at least 1": "qty >= 1"}, assign={"n": "qty"})
+
+    result, local = run(job, [{"qty": -1}, {"qty": 0}, {"qty": 1}])
+
+    assert [(error.sample, error.count) for error in result.errors] == [("not negative", 2)]
+    assert [row["n"] for row in local.output()] == [None, None, 1]
+
+
+@pytest.mark.parametrize(
+    ("expressions", "named"),
+    [
+        pytest.param({"checks": {"fine": "qty > 0", "odd": "qty + 1"}}, "qty + 1", id="check that is no boolean"),
+        pytest.param({"assign": {"n": "qty", "m": "year(amount)"}}, "year", id="function of another type"),
+    ],
+)
+def test_an_expression_that_does_not_suit_the_columns_is_named(expressions, named):
+    with BatchJob("job") as job:
+        job.sql_step("wrong", **expressions)
+    local = LocalRun(job.spec)
+    local.load([{"qty": 1, "amount": [1]}])
+
+    with pytest.raises(InvalidExpressionError, match=re.escape(named)):
+        local.process_all()
+
+
+def test_nothing_is_assigned_where_no_record_passes():
+    with BatchJob("job", max_failed_records=-1) as job:
+        job.sql_step("none", checks={"never": "qty > 9"}, assign={"n": "qty"})
+
+    _, local = run(job, [{"qty": 1}, {"qty": 2}])
+
+    assert local.output() == [{"qty": 1}, {"qty": 2}]
 
 
 def test_assignments_see_the_record_as_it_came():
