@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, compress
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from batch_provider.engine.dicts import dict_maker
 from batch_provider.engine.invoke import RecordError
 from batch_provider.engine.kept import Kept, kept_values
 from batch_provider.engine.ports import GenerationReader
-from batch_provider.engine.rows import one_chunk, to_python
+from batch_provider.engine.rows import one_chunk, picked, to_python
 
 OUTCOME_BITS = FAILED_BEFORE - 1
 
@@ -104,6 +104,13 @@ class Block:
     def _row_slices(
         self, positions: np.ndarray, wanted: Sequence[str] | None, size: int = SLICE_ROWS
     ) -> Iterator[tuple[np.ndarray, pa.Table]]:
+        for start, inside, rows in self._windows(positions, wanted, size):
+            yield inside, picked(rows, inside - start)
+
+    def _windows(
+        self, positions: np.ndarray, wanted: Sequence[str] | None, size: int
+    ) -> Iterator[tuple[int, np.ndarray, pa.Table]]:
+        """Runs of rows that hold some of ``positions``: where each begins, those positions, and all its rows."""
         first = self.span.first
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
@@ -112,28 +119,24 @@ class Block:
                 continue
             rows = self.upstream.read(Span(first + start, first + stop - 1), wanted)
             self.bytes_read += rows.nbytes
-            inside = positions[low:high]
-            yield inside, rows if len(inside) == stop - start else rows.take(pa.array(inside - start))
+            yield start, positions[low:high], rows
 
     def record_slices(self, positions: np.ndarray) -> Iterator[tuple[np.ndarray, Iterator[dict[str, Any]]]]:
         """The payloads at ``positions`` as fresh dicts, made one at a time, a run of positions at a time."""
-        for inside, rows in self._row_slices(positions, self._columns):
-            payload = _payload_of(rows)
-            make = dict_maker(tuple(payload.column_names))
-            kept = kept_values(rows["_kept"]) if "_kept" in rows.column_names else {}
-            for start in range(0, len(inside), OBJECT_ROWS):
-                run = inside[start : start + OBJECT_ROWS]
-                columns = [to_python(column) for column in payload.slice(start, OBJECT_ROWS).columns]
-                plain = make(zip(*columns, strict=True) if columns else [()] * len(run))
-                yield run, self._with_kept(kept, start, plain) if kept else plain
+        for start, inside, rows in self._windows(positions, self._columns, SLICE_ROWS):
+            is_sparse = 2 * len(inside) < rows.num_rows
+            table = picked(rows, inside - start) if is_sparse else rows
+            at = np.arange(len(inside)) if is_sparse else inside - start
+            kept = kept_values(table["_kept"]) if "_kept" in table.column_names else {}
+            for run, records in _dicts(_payload_of(table), at):
+                yield inside[run], self._with_kept(kept, at[run].tolist(), records) if kept else records
 
     def payload(self, positions: np.ndarray) -> tuple[pa.Table, Kept]:
         """The payload at ``positions`` (ascending), and by row the values that cannot stand in their column."""
         first, last = int(positions[0]), int(positions[-1])
         rows = self.upstream.read(Span(self.span.first + first, self.span.first + last), self._columns)
         self.bytes_read += rows.nbytes
-        if len(positions) <= last - first:
-            rows = rows.take(pa.array(positions - first))
+        rows = picked(rows, positions - first)
         kept = kept_values(rows["_kept"]) if "_kept" in rows.column_names else {}
         wanted = self._columns
         if wanted is not None:
@@ -144,8 +147,8 @@ class Block:
         """The payloads at ``positions`` as fresh dicts."""
         return list(chain.from_iterable(records for _, records in self.record_slices(positions)))
 
-    def _with_kept(self, kept: Kept, start: int, plain: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for row, record in enumerate(plain, start=start):
+    def _with_kept(self, kept: Kept, rows: list[int], plain: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for row, record in zip(rows, plain, strict=True):
             own = kept.get(row, {})
             yield record | {name: own[name] for name in own if self._columns is None or name in self._columns}
 
@@ -178,6 +181,23 @@ _OWN = frozenset({"_id", "_status", "_out", *SIDE_COLUMNS})
 
 def _payload_of(rows: pa.Table) -> pa.Table:
     return rows.select([name for name in rows.column_names if name not in _OWN])
+
+
+def _dicts(payload: pa.Table, at: np.ndarray) -> Iterator[tuple[slice, Iterator[dict[str, Any]]]]:
+    """Runs of the rows ``at``: which of them, and as dicts. Rows between them are left out without copying any."""
+    make = dict_maker(tuple(payload.column_names))
+    for start in range(0, payload.num_rows, OBJECT_ROWS):
+        low, high = np.searchsorted(at, (start, start + OBJECT_ROWS)).tolist()
+        if low == high:
+            continue
+        count = min(OBJECT_ROWS, payload.num_rows - start)
+        columns = [to_python(column) for column in payload.slice(start, count).columns]
+        values: Iterable[Any] = zip(*columns, strict=True) if columns else [()] * count
+        if high - low < count:
+            chosen = np.zeros(count, dtype=bool)
+            chosen[at[low:high] - start] = True
+            values = compress(values, chosen.tolist())
+        yield slice(low, high), make(values)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from batch_provider.domain.spec import StepSpec
 from batch_provider.engine.block import Block
 from batch_provider.engine.invoke import RecordError
 from batch_provider.engine.kept import kept_column, kept_values
-from batch_provider.engine.rows import Bad, build_column, scatter, to_python, unify
+from batch_provider.engine.rows import Bad, build_column, scatter, spread, to_python, unify
 
 Patch = Mapping[str, Any]
 
@@ -118,7 +118,7 @@ class PatchWriter:
             return array
         base = block.column(name)
         if base is None:
-            return scatter(array, at, pa.nulls(len(block), array.type))
+            return spread(array, at, len(block))
         for position in block.kept.keys() - set(at.tolist()) if block.kept else ():
             if name in block.kept[position]:
                 kept.setdefault(position, {})[name] = block.kept[position][name]

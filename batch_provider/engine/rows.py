@@ -225,6 +225,22 @@ def _cast_without_loss(array: pa.Array, target: pa.DataType) -> pa.Array:
     return array.cast(target)
 
 
+def picked(table: pa.Table, positions: np.ndarray) -> pa.Table:
+    """The rows at these positions, which ascend; faster than ``take`` where a column is in several chunks."""
+    if len(positions) == table.num_rows:
+        return table
+    mask = np.zeros(table.num_rows, dtype=bool)
+    mask[positions] = True
+    return table.filter(pa.array(mask))
+
+
+def spread(values: pa.Array, positions: np.ndarray, count: int) -> pa.Array:
+    """A column of ``count`` rows with ``values`` at ``positions``, and null elsewhere."""
+    index, absent = np.zeros(count, dtype=np.int64), np.ones(count, dtype=bool)
+    index[positions], absent[positions] = np.arange(len(values)), False
+    return values.take(pa.array(index, mask=absent))
+
+
 def scatter(values: pa.Array, positions: np.ndarray, base: pa.Array) -> pa.Array:
     """``base`` with ``values`` put at ``positions``; works for every type, nested ones too."""
     index = np.arange(len(values), len(values) + len(base), dtype=np.int64)

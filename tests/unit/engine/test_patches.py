@@ -7,9 +7,10 @@ import uuid
 from datetime import date, datetime
 from decimal import Decimal
 
+import duckdb
 import pytest
 
-from batch_provider import AcceptPolicy
+from batch_provider import AcceptPolicy, BatchJob
 from batch_provider.testing import LocalRun
 from tests.builders import Step, failures, job_of, numbers
 
@@ -381,3 +382,32 @@ def test_column_with_a_leading_underscore_is_a_column():
     run.run([{"_a": 1}])
 
     assert run.output() == [{"_a": 1, "_b": 2}]
+
+
+@pytest.mark.parametrize(
+    "accepted",
+    [
+        pytest.param("n < 4096", id="the first two thirds"),
+        pytest.param("n % 7 <> 0", id="most, here and there"),
+        pytest.param("n % 7 = 0", id="few, here and there"),
+    ],
+)
+def test_records_between_those_that_are_accepted_stay_as_they_are(accepted):
+    with BatchJob("job", block_size=6_144) as job:
+        job.step(lambda record: {"m": record["n"], "n": str(record["n"])}, name="all", accept_expression="n % 5 <> 0")
+        job.step(lambda record: {"p": repr(record["n"])}, name="some", accept_expression=accepted.replace("n", "id"))
+    given = [{"id": n, "n": n} for n in range(6_144)]
+
+    run = LocalRun(job.spec)
+    run.run(given)
+
+    taken = {row for (row,) in duckdb.sql(f"SELECT n FROM range(6144) r(n) WHERE {accepted}").fetchall()}
+    assert run.output() == [
+        {
+            "id": n,
+            "n": n if n % 5 == 0 else str(n),
+            "m": None if n % 5 == 0 else n,
+            "p": None if n not in taken else repr(n if n % 5 == 0 else str(n)),
+        }
+        for n in range(6_144)
+    ]

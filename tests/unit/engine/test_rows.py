@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from batch_provider.engine.joining import concat_by_name, conform
 from batch_provider.engine.kept import kept_values
-from batch_provider.engine.rows import build_column, one_chunk, scatter, to_python, unify
+from batch_provider.engine.rows import build_column, one_chunk, picked, scatter, spread, to_python, unify
 
 INDIA = timezone(timedelta(hours=5, minutes=30))
 
@@ -387,3 +387,25 @@ def test_conform_gives_exactly_the_columns_of_the_schema():
     table = conform(pa.table({"b": [1], "a": [2]}), pa.schema([("a", pa.float64()), ("c", pa.string())]))
 
     assert table.to_pylist() == [{"a": 2.0, "c": None}]
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(1, 5))
+def test_picked_rows_are_those_at_the_positions(chosen, pieces):
+    values = pa.array([{"n": row} if row % 3 else None for row in range(len(chosen))])
+    step = -(-len(chosen) // pieces)
+    chunks = [values.slice(start, step) for start in range(0, len(chosen), step)]
+    positions = np.flatnonzero(chosen)
+
+    table = picked(pa.table({"v": pa.chunked_array(chunks)}), positions)
+
+    assert table["v"].to_pylist() == [values[row].as_py() for row in positions.tolist()]
+
+
+@given(st.lists(st.booleans(), max_size=40))
+def test_spread_values_stand_at_their_positions_and_null_elsewhere(chosen):
+    positions = np.flatnonzero(chosen)
+    values = pa.array([f"at {row}" for row in positions.tolist()], pa.string())
+
+    column = spread(values, positions, len(chosen))
+
+    assert column.to_pylist() == [f"at {row}" if there else None for row, there in enumerate(chosen)]
