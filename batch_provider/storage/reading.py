@@ -24,7 +24,9 @@ from batch_provider.storage.blobs import Blobs, LocalBlobs
 from batch_provider.storage.checkpoints import CheckpointFile, Footer, open_checkpoint
 
 _OPEN_FILES = 2
-"""A block may straddle two files; more would hold memory for nothing."""
+"""At least: a block may straddle two files, and begins in the last file of the block before it."""
+_MOST_OPEN = 16
+"""A block of a step may lie over very many small files of the step before."""
 
 
 class OpenFile(Protocol):
@@ -71,9 +73,6 @@ class Layer(ABC, Generic[Held]):
         fused: the steps that share these files, if there are several.
     """
 
-    is_slow_to_open = False
-    """Whether all files of a block are to stay open: every column of it is asked for by itself."""
-
     def __init__(self, step: str, files: Sequence[Held], fused: Sequence[str] = ()) -> None:
         self.step, self.fused = step, tuple(fused) or (step,)
         self.files = tuple(sorted(files, key=lambda file: file.span))
@@ -100,6 +99,12 @@ class Layer(ABC, Generic[Held]):
         if not tiles(span, covered):
             raise CheckpointMissingError(self.step, shard, f"records {span.first} to {span.last} are incomplete")
 
+    def across(self, span: Span) -> list[Held]:
+        """As :meth:`over`, for a block: its files stay open, as its columns are asked for one after the other."""
+        found = self.over(span)
+        self._keep = min(max(self._keep, len(found)), _MOST_OPEN)
+        return found
+
     def open(self, file: Held) -> OpenFile:
         """The file, kept open for the next block."""
         if file not in self._open:
@@ -120,10 +125,7 @@ class Layer(ABC, Generic[Held]):
     def rows(self, span: Span, columns: Sequence[str]) -> pa.Table:
         """These columns over ``span``; one that no file has is left out."""
         parts: list[pa.Table] = []
-        files = self.over(span)
-        if self.is_slow_to_open:
-            self._keep = max(self._keep, len(files))
-        for file in files:
+        for file in self.across(span):
             part = file.span.overlap(span)
             if part is not None:
                 table = self.open(file).read(["_id", *columns])
@@ -172,7 +174,7 @@ class ChainReader:
 
     def owners(self, span: Span) -> dict[str, str | None]:
         """Payload and side column → the step whose files hold it over all of ``span``; None: no single one."""
-        parts = [self._last.open(file).footer.owners for file in self._last.over(span)]
+        parts = [self._last.open(file).footer.owners for file in self._last.across(span)]
         found: dict[str, str | None] = {}
         for name in dict.fromkeys(name for owners in parts for name in owners):
             steps = {owners.get(name) for owners in parts}
@@ -183,7 +185,7 @@ class ChainReader:
         """See :class:`batch_provider.engine.ports.GenerationReader`."""
         self._last.require(span, self._shard)
         parts: list[pa.Table] = []
-        for file in self._last.over(span):
+        for file in self._last.across(span):
             part = file.span.overlap(span)
             if part is not None:
                 parts.append(self._read_part(part, self._last.open(file).footer.owners, columns))

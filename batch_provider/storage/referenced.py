@@ -34,8 +34,6 @@ def open_references(manifest: Manifest) -> list[ReferencedFile]:
 class ReferenceLayer(Layer[InputPart]):
     """The parts of an input that was not copied."""
 
-    is_slow_to_open = True  # a part of a Parquet file is found by decoding what stands before it in its row group
-
     def __init__(self, manifest: Manifest) -> None:
         files = open_references(manifest)
         super().__init__(INPUT_PHASE, [part for file in files for part in file.reference.parts])

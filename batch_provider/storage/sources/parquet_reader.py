@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -67,33 +67,33 @@ def _batch_size(file: pq.ParquetFile) -> int:
     return int(max(min(ROWS, 8 * 2**20 * rows // max(size, 1)), 1))
 
 
-class RowReader:
-    """Reads rows of a file from the row group they are in, and goes on from there when the next ones are asked for.
+class ColumnReader:
+    """Reads a column from the row group that the rows are in, and goes on from there when the next ones are asked for.
 
     Args:
         file: opened.
-        columns: only these.
+        name: of the column.
     """
 
-    def __init__(self, file: pq.ParquetFile, columns: Collection[str]) -> None:
-        self._file, self._columns = file, list(columns)
+    def __init__(self, file: pq.ParquetFile, name: str) -> None:
+        self._file, self._name = file, name
         self._batches: Iterator[pa.RecordBatch] = iter(())
-        self._rest: list[pa.RecordBatch] = []
+        self._rest: list[pa.Array] = []
         self._at = -1
 
-    def read(self, start: int, end: int) -> pa.RecordBatch:
+    def read(self, start: int, end: int) -> pa.Array:
         """Rows from ``start`` up to ``end``; fewer if the file has no more."""
         if start != self._at:
             self._seek(start)
-        found: list[pa.RecordBatch] = []
+        found: list[pa.Array] = []
         wanted = end - start
-        while wanted and (batch := self._next()) is not None:
-            found.append(batch.slice(0, wanted))
-            if batch.num_rows > wanted:
-                self._rest.append(batch.slice(wanted))
-            wanted -= found[-1].num_rows
+        while wanted and (values := self._next()) is not None:
+            found.append(values.slice(0, wanted))
+            if len(values) > wanted:
+                self._rest.append(values.slice(wanted))
+            wanted -= len(found[-1])
         self._at = end - wanted
-        return pa.concat_batches(found) if found else pa.RecordBatch.from_pylist([])
+        return pa.concat_arrays(found) if found else pa.nulls(0)
 
     def _seek(self, start: int) -> None:
         group, before = 0, 0
@@ -103,14 +103,16 @@ class RowReader:
             group += 1
         groups = list(range(group, metadata.num_row_groups))
         size = _batch_size(self._file)
-        self._batches = self._file.iter_batches(size, row_groups=groups, columns=self._columns, use_threads=False)
+        self._batches = self._file.iter_batches(size, row_groups=groups, columns=[self._name], use_threads=False)
         self._rest = []
         skip = start - before
-        while skip and (batch := self._next()) is not None:
-            if batch.num_rows > skip:
-                self._rest.append(batch.slice(skip))
-            skip -= min(skip, batch.num_rows)
+        while skip and (values := self._next()) is not None:
+            if len(values) > skip:
+                self._rest.append(values.slice(skip))
+            skip -= min(skip, len(values))
 
-    def _next(self) -> pa.RecordBatch | None:
-        batch = self._rest.pop() if self._rest else next(self._batches, None)
-        return None if batch is None else batch.select(self._columns)  # a name with a dot may bring others along
+    def _next(self) -> pa.Array | None:
+        if self._rest:
+            return self._rest.pop()
+        batch = next(self._batches, None)
+        return None if batch is None else batch.column(self._name)  # a name with a dot may bring others along

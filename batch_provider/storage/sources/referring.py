@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,9 +23,8 @@ from batch_provider.storage.sources.csv_reader import csv_stretches, read_csv_ag
 from batch_provider.storage.sources.files import Files, name_file
 from batch_provider.storage.sources.intake import Intake, Piece, place_batch
 from batch_provider.storage.sources.locate import FoundFile, Stretch, find_files, is_utf8, reading
-from batch_provider.storage.sources.parquet_reader import RowReader, parquet_stretches, plain_schema
+from batch_provider.storage.sources.parquet_reader import ColumnReader, parquet_stretches, plain_schema
 
-_READERS = 4  # columns are read in a few different selections
 _FORMATS = ("csv", "tsv", "parquet")
 
 
@@ -178,7 +177,7 @@ class ReferencedFile:
         self._files = _as_files(reference)
         self._types = [_as_schema(text) for text in reference.types]
         self._shown = [self._files.intake().shown(types) for types in self._types]
-        self._readers: OrderedDict[tuple[str, ...], RowReader] = OrderedDict()
+        self._readers: dict[str, ColumnReader] = {}
 
     def check(self) -> None:
         """See that it is what was loaded.
@@ -264,19 +263,17 @@ class ReferencedFile:
     def _read_rows(self, part: InputPart, intake: Intake, wanted: Collection[str] | None) -> list[Piece]:
         names = tuple(name for name in self.reference.columns if wanted is None or name in wanted)
         if names:
-            batch = self._rows_of(names).read(part.start, part.end)
+            arrays = [self._reader_of(name).read(part.start, part.end) for name in names]
+            batch = pa.RecordBatch.from_arrays(arrays, list(names))
         else:  # the columns are of another file, and null here
             batch = pa.RecordBatch.from_struct_array(pa.array([{}] * (part.end - part.start), pa.struct([])))
         return list(intake.from_arrow(batch, place_batch(part.line, batch)))
 
-    def _rows_of(self, names: tuple[str, ...]) -> RowReader:
-        """Each selection of columns has a reader of its own, which goes forward from block to block."""
-        if names not in self._readers:
-            self._readers[names] = RowReader(self._parquet, names)
-        self._readers.move_to_end(names)
-        while len(self._readers) > _READERS:
-            self._readers.popitem(last=False)
-        return self._readers[names]
+    def _reader_of(self, name: str) -> ColumnReader:
+        """Each column goes forward by itself: steps read different ones of the same rows."""
+        if name not in self._readers:
+            self._readers[name] = ColumnReader(self._parquet, name)
+        return self._readers[name]
 
     @cached_property
     def _parquet(self) -> pq.ParquetFile:

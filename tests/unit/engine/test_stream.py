@@ -296,7 +296,7 @@ def test_a_store_that_cannot_be_read_fails_the_task_and_not_the_records():
             raise StorageError("read", point.name, "the disk has gone")
 
     store = MemoryBlobs()
-    LocalRun(job.spec, store=store).load(records(5))
+    LocalRun(job.spec, store=store).load(records(40))  # a file each: more than stay open
     LocalRun(job.spec, store=store).process(job.spec.step("first"), "01")
     faulty = FaultyBlobs(store, Faults(Fault("get:before */steps/first/*", fail, times=None)))
 
@@ -306,4 +306,4 @@ def test_a_store_that_cannot_be_read_fails_the_task_and_not_the_records():
     assert (called, seen) == ([True], [])
     retry = LocalRun(job.spec, store=store)
     retry.process_all()
-    assert retry.complete().successful_records == len(seen) == 5
+    assert retry.complete().successful_records == len(seen) == 40

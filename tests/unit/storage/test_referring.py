@@ -24,7 +24,7 @@ from batch_provider.storage.blobs import LocalBlobs, MemoryBlobs, get_json
 from batch_provider.storage.sources import Files, LocalAccess
 from batch_provider.storage.sources import csv_reader as csv_module
 from batch_provider.storage.sources import parquet_reader as parquet_module
-from batch_provider.storage.sources.parquet_reader import RowReader
+from batch_provider.storage.sources.parquet_reader import ColumnReader
 from batch_provider.storage.sources.referring import ReferencedFile
 from batch_provider.storage.view import InstanceView
 from batch_provider.testing import LocalRun
@@ -213,11 +213,10 @@ def test_several_files_give_what_they_give_together(tmp_path):
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), max_size=6), st.sampled_from([1, 6, 100]))
 def test_rows_of_parquet_are_read_in_any_order(tmp_path, ranges, group):
     url = parquet(tmp_path, {"a": list(range(50)), "b": ["x"] * 50}, row_group_size=group)
-    reader = RowReader(pq.ParquetFile(url), ["a"])
+    reader = ColumnReader(pq.ParquetFile(url), "a")
 
     for start, count in ranges:
-        found = reader.read(start, start + count).to_pydict().get("a", [])
-        assert found == list(range(50))[start : start + count]
+        assert reader.read(start, start + count).to_pylist() == list(range(50))[start : start + count]
 
 
 # --- whole jobs -----------------------------------------------------------------------------------------------
