@@ -171,7 +171,7 @@ class JobSpec:
         steps: in the order in which a record passes them.
         source: where the records come from.
         limit: how many records may fail.
-        block_size: records in a block, or ``auto``: as many as take about a second, at most 32 MiB.
+        block_size: records in a block, or ``auto``: as many as take about a second, at most 16 MiB.
         shards: mapped tasks per step; None: from the input's size and the worker slots.
         sla: how long an instance may take, from the start of its load or of the rerun; None: as long as it takes.
         on_sla: ``alert``: say so and go on; ``stop``: stop at the next block boundary (STOPPED, a rerun carries on).

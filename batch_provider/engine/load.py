@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
@@ -28,8 +28,10 @@ from batch_provider.engine.rows import unify
 log = logging.getLogger(__name__)
 
 FILE_ROWS = 100_000
-FILE_BYTES = 16 * 2**20
+FILE_BYTES = 8 * 2**20
 RECORDS_PER_SHARD = 25_000
+WRITERS = 2
+"""Files that are written at a time: encoding takes as long as reading."""
 PROGRESS_SECONDS = 5.0
 
 
@@ -131,7 +133,7 @@ def load_and_dispatch(
         total=count.total,
         failed_on_input=count.failed,
         shards=plan_shards(count.total, planned_shards(job, count.total, slots)),
-        files=tuple(target.files),
+        files=tuple(sorted(target.files, key=lambda file: file.span)),
         columns={name: str(kind) for name, kind in count.columns.items()},
         steps=tuple(described(step) for step in checkpoint_steps(job)),
         variables=job.variables,
@@ -227,11 +229,11 @@ class _Count:
 
 
 class _InputWriter:
-    """Cuts the stream into files; while one is encoded and written by a thread, the next is being read."""
+    """Cuts the stream into files; while some are encoded and written by threads, the next is being read."""
 
     def __init__(self, target: LoadTarget, began: datetime, count: _Count) -> None:
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="load")
-        self._writing: Future[None] | None = None
+        self._threads = ThreadPoolExecutor(WRITERS, thread_name_prefix="load")
+        self._writing: deque[Future[None]] = deque()
         self._target, self._began, self._count = target, began, count
         self._pending: list[pa.Table] = []
         self._rows = self._bytes = 0
@@ -265,31 +267,33 @@ class _InputWriter:
         return pa.Table.from_batches([batch])
 
     def flush(self) -> None:
-        """Write what is pending as one file, as soon as the one before is written."""
+        """Write what is pending as one file, as soon as a thread has nothing else to write."""
         if not self._rows:
             return
         span = Span(self._count.total - self._rows, self._count.total - 1)
         failed = sum(table.num_rows for table in self._pending if "_error" in table.column_names)
         tally = Tally(succeeded=self._rows - failed, failed=failed, newly_failed=failed)
-        self._wait()
-        self._writing = self._thread.submit(self._write, self._pending, dict(self._count.columns), span, tally)
+        self._wait(WRITERS - 1)
+        write = self._threads.submit(self._write, self._pending, dict(self._count.columns), span, tally)
+        self._writing.append(write)
         self._pending, self._rows, self._bytes = [], 0, 0
 
     def _write(self, tables: Sequence[pa.Table], columns: Mapping[str, pa.DataType], span: Span, tally: Tally) -> None:
         self._target.write(input_rows(tables, columns, span), span, tally)
 
-    def _wait(self) -> None:
-        if self._writing is not None:
-            self._writing.result()
+    def _wait(self, left: int) -> None:
+        """Until so many files at most are being written."""
+        while len(self._writing) > left:
+            self._writing.popleft().result()
 
     def finish(self) -> None:
         """Write the rest; every file is written when this returns."""
         self.flush()
-        self._wait()
+        self._wait(0)
 
     def close(self) -> None:
-        """End the thread."""
-        self._thread.shutdown()
+        """End the threads."""
+        self._threads.shutdown()
 
 
 def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

@@ -6,12 +6,12 @@ from batch_provider.domain.spec import AUTO
 
 FIRST_BLOCK = 32
 TARGET_SECONDS = 1.0
-LARGEST_BYTES = 32 * 2**20
+LARGEST_BYTES = 16 * 2**20
 LARGEST_BLOCK = 500_000
 
 
 class BlockSizer:
-    """An explicit size is kept exactly; ``auto`` aims at a second of work and at most 32 MiB a block.
+    """An explicit size is kept exactly; ``auto`` aims at a second of work and at most 16 MiB a block.
 
     So fast steps do not pay a file per hundred records, and slow ones lose about a second to a crash.
     """

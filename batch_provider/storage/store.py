@@ -49,7 +49,7 @@ class LoadWork:
         buffer, digest = encode(table, Footer(paths.INPUT, owners, tally))
         file = FileRef(span, self.claim, digest)
         self._store.blobs.put(paths.output_file(self._base, paths.INPUT, "", file), buffer)
-        self.files.append(file)
+        self.files.append(file)  # in any order: several threads write
 
     def commit(self, manifest: Manifest) -> None:
         """Make everything durable, then write the manifest: from now on there is an instance.

@@ -23,7 +23,7 @@ def test_explicit_size_is_kept_exactly():
         pytest.param(FIRST_BLOCK * 0.5, 1_000, 2, id="half a second each"),
         pytest.param(FIRST_BLOCK * 100.0, 1_000, 1, id="very slow: one"),
         pytest.param(0.0, 0, FIRST_BLOCK * 8, id="no time at all"),
-        pytest.param(0.001, FIRST_BLOCK * 16 * 2**20, 2, id="16 MiB each"),
+        pytest.param(0.001, FIRST_BLOCK * 8 * 2**20, 2, id="8 MiB each"),
     ],
 )
 def test_auto_aims_at_a_second_and_bounded_memory(seconds, size_bytes, size):
