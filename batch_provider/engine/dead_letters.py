@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +18,12 @@ from batch_provider.engine.block import OUTCOME_BITS
 from batch_provider.engine.joining import concat_by_name
 from batch_provider.engine.outcomes import failed_in
 from batch_provider.engine.ports import GenerationReader, GenerationStore
+from batch_provider.engine.rows import picked
 
 PART_ROWS = 50_000
 READ_ROWS = 65_536
+READERS = 2
+"""Shards that are read at a time: nearly all of it is decoding, which takes a core each."""
 
 _ERROR_COLUMNS = frozenset({"_step", "_error_type", "_error_message", "_attempt", "_failed_at"})
 
@@ -32,14 +37,23 @@ def write_dead_letters(store: GenerationStore, closes: Closes, late: Late, claim
     A record stands in one place: the first phase or step it failed in. The files are made from the checkpoints,
     so they hold exactly the records that the result counts as failed, whatever crashed on the way.
     """
-    written: list[str] = []
     steps = [INPUT_PHASE, *(str(step["name"]) for step in store.manifest.steps)]
-    for step in steps:
-        for shard in store.manifest.shards:
-            close = None if step == INPUT_PHASE else closes[step, shard.id]
-            for number, table in enumerate(_parts(_failed_rows(store, step, shard, close, late))):
-                written.append(store.put_dead_letters(f"{step}-{shard.id}-{number:04d}", claim, table))
-    return tuple(written)
+    pairs = [(step, shard) for step in steps for shard in store.manifest.shards]
+
+    def write(pair: tuple[str, ShardRef]) -> list[str]:
+        step, shard = pair
+        close = None if step == INPUT_PHASE else closes[step, shard.id]
+        parts = _parts(_failed_rows(store, step, shard, close, late))
+        return [
+            store.put_dead_letters(f"{step}-{shard.id}-{number:04d}", claim, table)
+            for number, table in enumerate(parts)
+        ]
+
+    pool = ThreadPoolExecutor(READERS, thread_name_prefix="dead-letters")
+    try:
+        return tuple(chain.from_iterable(pool.map(write, pairs)))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _parts(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -90,7 +104,7 @@ def _taken(reader: GenerationReader, span: Span, at: np.ndarray) -> pa.Table:
         low, high = np.searchsorted(at, (start, start + READ_ROWS))
         if low < high:
             rows = reader.read(Span(span.first + start, min(span.last, span.first + start + READ_ROWS - 1)))
-            parts.append(rows.take(pa.array(at[low:high] - start)))
+            parts.append(picked(rows, at[low:high] - start))
     pa.default_memory_pool().release_unused()
     return concat_by_name(parts)
 
