@@ -38,9 +38,9 @@ class AskedOnce:
         if not known.any():
             return self._rule.of(block, candidates)
         taken, errors = self._rule.of(block, candidates[~known])
-        asked = set(at[known].tolist())
-        shift = self._first - block.span.first
-        errors |= {position + shift: error for position, error in self._errors.items() if position in asked}
+        if self._errors:
+            asked, shift = set(at[known].tolist()), self._first - block.span.first
+            errors |= {position + shift: error for position, error in self._errors.items() if position in asked}
         return np.sort(np.concatenate([taken, candidates[known][self._taken[at[known]]]])), errors
 
     def ahead(self, block: Block) -> np.ndarray:

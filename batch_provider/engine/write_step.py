@@ -106,14 +106,16 @@ class BlockWriteStep(_WriterStep):
     def run(self, block: Block, candidates: np.ndarray) -> BlockResult:
         """Write what is accepted now and what stands from before."""
         result, accepted = self.begin(block, candidates)
-        standing = np.setdiff1d(self._succeeded_before(block.span), candidates)
+        standing = self._succeeded_before(block.span)
+        if len(standing):
+            standing = np.setdiff1d(standing, candidates)
         began = perf_counter()
         self._write(block, accepted, standing, result)
         result.call_seconds = np.full(len(accepted), (perf_counter() - began) / max(1, len(accepted)))
         return _ended(result, accepted)
 
     def _write(self, block: Block, accepted: np.ndarray, standing: np.ndarray, result: BlockResult) -> None:
-        positions = np.union1d(accepted, standing)
+        positions = np.union1d(accepted, standing) if len(standing) else accepted
         if not len(positions):
             return
         session = self._session = self._session or self._open_session()

@@ -341,6 +341,21 @@ def test_columns_choose_what_is_written(folder):
     assert read(str(file)) == [{"n": 1, "absent": None}]
 
 
+def test_only_columns_whose_values_repeat_have_a_dictionary(folder):
+    with BatchJob("orders", block_size=500) as job:
+        job.write("store", ParquetFiles(folder))
+    records = [{"id": row, "country": "DE" if row % 2 else "FR", "tags": ["a"]} for row in range(500)]
+
+    run = LocalRun(job.spec)
+    run.run(records)
+
+    (path,) = ParquetFiles(folder).read_manifest()
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    columns = [group.column(at) for at in range(group.num_columns)]
+    assert {column.path_in_schema for column in columns if column.has_dictionary_page} == {"country"}
+    assert sorted(pq.read_table(path).to_pylist(), key=lambda row: row["id"]) == records
+
+
 def test_a_value_that_cannot_stand_in_its_column_fails_its_record(folder):
     """A step made numbers of a text column; the record that failed in it still has its text (ADR 0007)."""
 
