@@ -35,6 +35,7 @@ PURPOSES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("author: store, its Parquet files", ("job.py:_load_group", "job.py:_load_block", "job.py:_write", "job.py:load")),
     ("customers into a dict, once", ("functions.py:load_customers",)),
     ("durability: sync", ("blobs.py:LocalBlobs.sync",)),
+    ("the writer of files", ("parquet_files.py:",)),
     ("reading: bytes and digest", ("checkpoints.py:open_checkpoint",)),
     ("reading: decoding and joining", ("storage/reading.py:",)),
     ("writing: encoding, digest, file", ("work.py:HeldClaim.checkpoint", "work.py:SharedFile")),
@@ -47,7 +48,10 @@ PURPOSES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("SQL and Arrow steps", ("engine/vector_step.py:", "engine/expressions.py:")),
 )
 AROUND: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("the step around all this", ("engine/record_step.py:", "engine/aggregate.py:", "engine/fused")),
+    (
+        "the step around all this",
+        ("engine/record_step.py:", "engine/aggregate.py:", "engine/write_step.py:", "engine/fused"),
+    ),
     ("the block loop, progress, limits", ("engine/process.py:", "testing/local.py:")),
 )
 """For what none of the purposes above takes."""

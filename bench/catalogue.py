@@ -56,8 +56,8 @@ class Entry:
 
 def _ours(key: str, title: str, form: Form, *arguments: str, quick: bool = False, largest: int = 10_000_000) -> Entry:
     options = ["--variant", form.variant, "--form", "fused" if form.fused else "step", *arguments]
-    if form.arrow_load:
-        options.append("--arrow-load")
+    if form.store != "writer":
+        options += ["--store", form.store]
     if not form.reads:
         options.append("--no-reads")
     tags = frozenset({"quick"}) if quick else frozenset()
@@ -71,20 +71,26 @@ def _peer(name: str, title: str, module: str, variant: str, *arguments: str, lar
 
 
 _MILLION = 1_000_000
+_FUSED_V = Form("V", fused=True, store="arrow")
 
 ENTRIES: tuple[Entry, ...] = (
     _ours("ours-step-P", "this project, per step", Form(), quick=True),
     _ours("ours-fused-P", "this project, fused", Form(fused=True), quick=True),
-    _ours("ours-step-arrow-P", "this project, per step, the last one of Arrow blocks", Form(arrow_load=True)),
-    _ours(
-        "ours-fused-arrow-P", "this project, fused, the last step of Arrow blocks", Form(fused=True, arrow_load=True)
-    ),
+    _ours("ours-step-function-P", "this project, per step, store a function", Form(store="function")),
+    _ours("ours-fused-function-P", "this project, fused, store a function", Form(fused=True, store="function")),
+    _ours("ours-fused-arrow-P", "this project, fused, store of Arrow blocks", Form(fused=True, store="arrow")),
     _ours("ours-step-noreads-P", "this project, per step, without reads=", Form(reads=False), largest=_MILLION),
     _ours("ours-step-1-P", "this project, per step, one process", Form(), "--workers", "1", largest=_MILLION),
     _ours("ours-fused-1-P", "this project, fused, one process", Form(fused=True), "--workers", "1", largest=_MILLION),
-    _ours("ours-step-V", "this project, per step", Form("V"), quick=True),
-    _ours("ours-fused-V", "this project, fused", Form("V", fused=True)),
-    _ours("ours-fused-nocopy-V", "this project, fused, copy=False", Form("V", fused=True), "--no-copy", quick=True),
+    _ours("ours-step-V", "this project, per step", Form("V", store="arrow"), quick=True),
+    _ours("ours-fused-V", "this project, fused", _FUSED_V),
+    _ours(
+        "ours-fused-nocopy-V",
+        "this project, fused, copy=False",
+        _FUSED_V,
+        "--no-copy",
+        quick=True,
+    ),
     _peer("multiprocessing", "multiprocessing script", "multiprocessing_pool", "P"),
     _peer("multiprocessing", "multiprocessing script", "multiprocessing_pool", "V"),
     _peer("duckdb", "DuckDB, one process for P", "duckdb_sql", "P", largest=_MILLION),

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     target = out / "target"
     target.mkdir(parents=True)
     form = Form(
-        options.variant, options.form == "fused", options.arrow_load, options.reads, options.shards or options.workers
+        options.variant, options.form == "fused", options.store, options.reads, options.shards or options.workers
     )
     if lack := missing(form):
         raise SystemExit(f"not available in this version: {lack}")
@@ -135,7 +135,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--form", choices=("step", "fused"), default="step", help="a checkpoint per step, or one")
     made.add_argument("--workers", type=int, default=2, help="processes")
     made.add_argument("--shards", type=int, help="default: one for each process")
-    made.add_argument("--arrow-load", action="store_true", help="P: the last step takes Arrow blocks")
+    made.add_argument("--store", choices=("writer", "function", "arrow"), default="writer", help="the last step")
     made.add_argument("--no-reads", dest="reads", action="store_false", help="P: no step says what it reads")
     made.add_argument("--no-copy", dest="copy", action="store_false", help="leave the input where it is")
     made.add_argument("--profile", type=Path, help="write a cProfile of the run here (use --workers 1)")

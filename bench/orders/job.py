@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from batch_provider import BatchJob
+from batch_provider import BatchJob, ParquetFiles
 from bench.orders.functions import (
     ACCEPT,
     ENRICH_READS,
@@ -40,14 +40,15 @@ class Form:
     Attributes:
         variant: P: functions for each record, V: SQL and Arrow.
         fused: all steps in one pass and one checkpoint.
-        arrow_load: the last step takes Arrow blocks instead of lists of records, with variant P too.
+        store: the last step: ``writer``: the built-in ``ParquetFiles``; ``function``: an aggregator of the author's
+            that takes a list of records; ``arrow``: a function of the author's that takes Arrow blocks.
         reads: P: each step says which columns it reads.
         shards: as the job's option.
     """
 
     variant: str = "P"
     fused: bool = False
-    arrow_load: bool = False
+    store: str = "writer"
     reads: bool = True
     shards: int | None = None
 
@@ -56,7 +57,7 @@ def missing(form: Form) -> str | None:
     """What this version of the project lacks for the form, or None."""
     if form.fused and "fuse_steps" not in inspect.signature(BatchJob.__init__).parameters:
         return "fuse_steps"
-    wanted = ["sql_step", "arrow_step"] if form.variant == "V" else ["arrow_step"] if form.arrow_load else []
+    wanted = ["sql_step", "arrow_step"] if form.variant == "V" else ["arrow_step"] if form.store == "arrow" else []
     return next((name for name in wanted if not hasattr(BatchJob, name)), None)
 
 
@@ -68,12 +69,19 @@ def orders_job(form: Form, customers: str, target: Path, source: Any = None) -> 
             _vectorised_steps(job, customers)
         else:
             _record_steps(job, form, customers)
-        if form.variant == "V" or form.arrow_load:
-            job.arrow_step(_load_block(target), name="store", accept_expression=ACCEPT, reads=OUTPUT_COLUMNS)
-        else:
-            options = {"size": GROUP, "reads": OUTPUT_COLUMNS} if form.reads else {"size": GROUP}
-            job.aggregator("store", accept_expression=ACCEPT, **options)(_load_group(target))
+        _store_step(job, form, target)
     return job
+
+
+def _store_step(job: BatchJob, form: Form, target: Path) -> None:
+    if form.store == "writer":
+        files = ParquetFiles(str(target), columns=OUTPUT_COLUMNS, compression="snappy")
+        job.write("store", files, size=GROUP, accept_expression=ACCEPT)
+    elif form.store == "arrow":
+        job.arrow_step(_load_block(target), name="store", accept_expression=ACCEPT, reads=OUTPUT_COLUMNS)
+    else:
+        options: dict[str, Any] = {"size": GROUP, "reads": OUTPUT_COLUMNS} if form.reads else {"size": GROUP}
+        job.aggregator("store", accept_expression=ACCEPT, **options)(_load_group(target))
 
 
 class _Customers(dict[int, Customer]):
