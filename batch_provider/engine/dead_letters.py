@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -21,9 +19,7 @@ from batch_provider.engine.ports import GenerationReader, GenerationStore
 from batch_provider.engine.rows import picked
 
 PART_ROWS = 50_000
-READ_ROWS = 65_536
-READERS = 2
-"""Shards that are read at a time: nearly all of it is decoding, which takes a core each."""
+READ_ROWS = 16_384
 
 _ERROR_COLUMNS = frozenset({"_step", "_error_type", "_error_message", "_attempt", "_failed_at"})
 
@@ -37,23 +33,14 @@ def write_dead_letters(store: GenerationStore, closes: Closes, late: Late, claim
     A record stands in one place: the first phase or step it failed in. The files are made from the checkpoints,
     so they hold exactly the records that the result counts as failed, whatever crashed on the way.
     """
+    written: list[str] = []
     steps = [INPUT_PHASE, *(str(step["name"]) for step in store.manifest.steps)]
-    pairs = [(step, shard) for step in steps for shard in store.manifest.shards]
-
-    def write(pair: tuple[str, ShardRef]) -> list[str]:
-        step, shard = pair
-        close = None if step == INPUT_PHASE else closes[step, shard.id]
-        parts = _parts(_failed_rows(store, step, shard, close, late))
-        return [
-            store.put_dead_letters(f"{step}-{shard.id}-{number:04d}", claim, table)
-            for number, table in enumerate(parts)
-        ]
-
-    pool = ThreadPoolExecutor(READERS, thread_name_prefix="dead-letters")
-    try:
-        return tuple(chain.from_iterable(pool.map(write, pairs)))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    for step in steps:
+        for shard in store.manifest.shards:
+            close = None if step == INPUT_PHASE else closes[step, shard.id]
+            for number, table in enumerate(_parts(_failed_rows(store, step, shard, close, late))):
+                written.append(store.put_dead_letters(f"{step}-{shard.id}-{number:04d}", claim, table))
+    return tuple(written)
 
 
 def _parts(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:

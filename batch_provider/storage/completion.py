@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +29,7 @@ class Completion:
     def __init__(self, generation: Generation) -> None:
         self._generation = generation
         self._blobs, self._base = generation.blobs, generation.base
-        self._of_thread = threading.local()
+        self._last_layer: tuple[tuple[str, str, str], Layer[Any]] | None = None
 
     @property
     def manifest(self) -> Manifest:
@@ -46,13 +45,12 @@ class Completion:
         return self._generation.attempts(step, shard_id)
 
     def _layer(self, step: str, shard_id: str, close: Close | None) -> Layer[Any]:
-        """The files of one close; the one a thread asked for last is kept: its files are read several times."""
+        """The files of one close; the one asked for last is kept, because its files are read several times."""
         key = (step, shard_id, str(close.claim) if close else "")
-        if getattr(self._of_thread, "key", None) != key:
+        if self._last_layer is None or self._last_layer[0] != key:
             layer = self._generation.layer(step, shard_id, close.files) if close else self._generation.input_layer()
-            self._of_thread.key, self._of_thread.layer = key, layer
-        found: Layer[Any] = self._of_thread.layer
-        return found
+            self._last_layer = (key, layer)
+        return self._last_layer[1]
 
     def rows(self, step: str, shard_id: str, close: Close | None, span: Span, columns: Sequence[str]) -> pa.Table:
         """Rows of a step's own files."""
