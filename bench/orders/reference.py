@@ -26,7 +26,7 @@ TARGET_SQL = """
 SELECT count(*), count(DISTINCT order_id), sum(amount_cents)::HUGEINT, sum(net)::HUGEINT, sum(tax)::HUGEINT,
     sum(total)::HUGEINT, sum(href)::HUGEINT, sum(length(note_norm))::HUGEINT, sum(length(tier || country))::HUGEINT,
     sum(length(customer || currency || sku))::HUGEINT, sum(customer_id * qty)::HUGEINT,
-    sum(epoch(ordered_at))::HUGEINT
+    sum(epoch_us(ordered_at) // 1000000)::HUGEINT
 FROM {source}
 """
 STATUS_SQL = """
