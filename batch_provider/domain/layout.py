@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
+
+WINDOW_ROWS = 2**20
+"""Records whose outcomes are in memory at a time, some 50 bytes each, when all of an instance are accounted for."""
 
 
 @dataclass(frozen=True, order=True)
@@ -23,6 +26,11 @@ class Span:
     def head(self, count: int) -> Span:
         """The first ``count`` ids, or all if there are no more."""
         return Span(self.first, min(self.last, self.first + count - 1))
+
+    def windows(self, size: int) -> Iterator[Span]:
+        """Runs of at most ``size`` ids, in order."""
+        for first in range(self.first, self.last + 1, size):
+            yield Span(first, min(first + size - 1, self.last))
 
     def overlap(self, other: Span) -> Span | None:
         """The ids both have, or None."""

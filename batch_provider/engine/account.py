@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from batch_provider.domain.errors import DataLossError
 from batch_provider.domain.instance import Close, Manifest
-from batch_provider.domain.layout import ShardRef, Span, tiles
+from batch_provider.domain.layout import WINDOW_ROWS, ShardRef, Span, tiles
 from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import FAILED_BEFORE, CloseOutcome, Outcome
 from batch_provider.engine.block import OUTCOME_BITS, has_failed
@@ -47,8 +47,13 @@ class Account:
     codes: dict[str, Counter[str]] = field(default_factory=dict)
     given_up: Counter[str] = field(default_factory=Counter)
 
+    def note_late(self, step: str, shard: ShardRef, window: Span, late: np.ndarray) -> None:
+        """Add which rows of a window of a shard are late."""
+        of_shard = self.late.setdefault((step, shard.id), np.zeros(len(shard.span), dtype=bool))
+        of_shard[window.first - shard.span.first : window.last - shard.span.first + 1] = late
+
     def take(self, final: np.ndarray) -> None:
-        """Add the final outcomes of one shard."""
+        """Add final outcomes."""
         counts = np.bincount(final, minlength=4)
         self.successful += int(counts[Outcome.SUCCEEDED])
         self.failed += int(counts[Outcome.FAILED])
@@ -83,7 +88,7 @@ class Account:
 
 @dataclass
 class _StepRows:
-    """Status, ``_out``, ``_in``, ``_outcomes`` and ``_redrives`` of one step over one shard; zeros without a row.
+    """Status, ``_out``, ``_in``, ``_outcomes`` and ``_redrives`` of a step over a window; zeros without a row.
 
     ``errors``: the rows with an error, a table for each file that has some.
     """
@@ -96,13 +101,16 @@ class _StepRows:
     errors: list[pa.Table] = field(default_factory=list)
 
 
-def reconcile(store: GenerationStore, closes: Closes, max_redrives: int | None = None) -> Account:
+def reconcile(
+    store: GenerationStore, closes: Closes, max_redrives: int | None = None, window_rows: int = WINDOW_ROWS
+) -> Account:
     """Count every record's final outcome, and check that nothing was lost or counted twice.
 
     Args:
         store: the generation.
         closes: the attempts that count.
         max_redrives: a record that failed in so many is given up; None: none is.
+        window_rows: records to look at at a time.
 
     Raises:
         DataLossError: a finished step does not tile its shard, a row was made from another upstream row than the
@@ -115,7 +123,8 @@ def reconcile(store: GenerationStore, closes: Closes, max_redrives: int | None =
     )
     _check_shards(manifest)
     for shard in manifest.shards:
-        account.take(_account_shard(store, shard, closes, account, max_redrives))
+        for window in shard.span.windows(window_rows):
+            account.take(_account_window(store, shard, window, closes, account, max_redrives))
     total = account.successful + account.failed + account.not_run
     if total != manifest.total:
         raise DataLossError(manifest.instance.id, f"{manifest.total} records were loaded, {total} are accounted for")
@@ -134,27 +143,32 @@ def _check_shards(manifest: Manifest) -> None:
             raise DataLossError(manifest.instance.id, f"its {what} do not cover {manifest.total} records")
 
 
-def _account_shard(
-    store: GenerationStore, shard: ShardRef, closes: Closes, account: Account, max_redrives: int | None
+def _account_window(  # what reconcile has, and the part of it to look at
+    store: GenerationStore,
+    shard: ShardRef,
+    window: Span,
+    closes: Closes,
+    account: Account,
+    max_redrives: int | None,
 ) -> np.ndarray:
-    """The final outcome of each record of a shard."""
+    """The final outcome of each record of ``window``, which is part of a shard."""
     instance = store.manifest.instance.id
-    before = _rows_of(store, INPUT_PHASE, shard, None)
+    before = _rows_of(store, INPUT_PHASE, shard, window, None)
     failed = has_failed(before.status)
-    missing = np.zeros(len(shard.span), dtype=bool)
+    missing = np.zeros(len(window), dtype=bool)
     account.take_errors([INPUT_PHASE], before.errors)
     behind, above = False, None
     for entry in store.manifest.steps:
         step = str(entry["name"])
         close = closes[step, shard.id]
-        rows = _rows_of(store, step, shard, close)
+        rows = _rows_of(store, step, shard, window, close)
         behind = behind or close.outcome is not CloseOutcome.DONE or store.pinned(close) != above
         if behind:
             late = _late(before, rows)
             rows.status[late] = rows.outcomes[late] = Outcome.NOT_RUN
-            account.late[step, shard.id] = late
+            account.note_late(step, shard, window, late)
         above = close.claim
-        _check_step(instance, step, shard, close, before, rows, failed)
+        _check_step(instance, step, shard, window, close, before, rows, failed)
         outcome = rows.status & OUTCOME_BITS
         steps = store.manifest.fused(step)
         account.take_outcomes(steps, outcome, rows.outcomes)
@@ -166,14 +180,14 @@ def _account_shard(
         failed = failed | (outcome == Outcome.FAILED)
         missing = missing | (outcome == Outcome.NOT_RUN)
         before = rows
-    final = np.full(len(shard.span), Outcome.SUCCEEDED, dtype=np.uint8)
+    final = np.full(len(window), Outcome.SUCCEEDED, dtype=np.uint8)
     final[missing] = Outcome.NOT_RUN
     final[failed] = Outcome.FAILED
     return final
 
 
-def _rows_of(store: GenerationStore, step: str, shard: ShardRef, close: Close | None) -> _StepRows:
-    count, first = len(shard.span), shard.span.first
+def _rows_of(store: GenerationStore, step: str, shard: ShardRef, window: Span, close: Close | None) -> _StepRows:
+    count, first = len(window), window.first
     zeros = partial(np.zeros, count, np.int32)
     default = Outcome.SUCCEEDED if close is None else Outcome.NOT_RUN  # the input says nothing of good records
     rows = _StepRows(np.full(count, default, np.uint8), zeros(), zeros(), np.zeros(count, np.uint64), zeros())
@@ -184,7 +198,7 @@ def _rows_of(store: GenerationStore, step: str, shard: ShardRef, close: Close | 
         "_outcomes": rows.outcomes,
         "_redrives": rows.redrives,
     }
-    for span in store.spans(step, shard.id, close):
+    for span in filter(None, map(window.overlap, store.spans(step, shard.id, close))):
         table = store.rows(step, shard.id, close, span, [*targets, "_error"])
         at = slice(span.first - first, span.last - first + 1)
         if not np.array_equal(table["_id"].to_numpy(), np.arange(span.first, span.last + 1)):
@@ -208,12 +222,12 @@ def _check_step(
     instance: str,
     step: str,
     shard: ShardRef,
+    window: Span,
     close: Close,
     before: _StepRows,
     rows: _StepRows,
     failed: np.ndarray,
 ) -> None:
-    first = shard.span.first
     if close.outcome is CloseOutcome.DONE and not tiles(shard.span, [file.span for file in close.files]):
         raise DataLossError(instance, f"step {step!r} of shard {shard.id} says it is done, but records are missing")
     ran = (rows.status & OUTCOME_BITS) != Outcome.NOT_RUN
@@ -229,7 +243,7 @@ def _check_step(
             raise DataLossError(
                 instance,
                 f"step {step!r} of shard {shard.id} {what}",
-                (np.flatnonzero(wrong) + first).tolist(),
+                (np.flatnonzero(wrong) + window.first).tolist(),
             )
 
 

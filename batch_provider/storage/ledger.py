@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from batch_provider.domain.instance import Close
-from batch_provider.domain.layout import FileRef, ShardRef
+from batch_provider.domain.layout import WINDOW_ROWS, FileRef, ShardRef, Span
 from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import Outcome
 from batch_provider.domain.result import BatchJobResult
@@ -52,8 +52,13 @@ CREATE VIEW errors AS
 _NAMES = np.array([outcome.name for outcome in sorted(Outcome)], dtype=object)
 
 
-def live_ledger(generation: StoredGeneration) -> duckdb.DuckDBPyConnection:
-    """The ledger as it stands now, in memory; works while the job runs. The caller closes the connection."""
+def live_ledger(generation: StoredGeneration, window_rows: int = WINDOW_ROWS) -> duckdb.DuckDBPyConnection:
+    """The ledger as it stands now, in memory; works while the job runs. The caller closes the connection.
+
+    Args:
+        generation: what to look at.
+        window_rows: records to look at at a time; no run of equal outcomes is longer.
+    """
     import duckdb
 
     connection = duckdb.connect(":memory:")
@@ -68,7 +73,7 @@ def live_ledger(generation: StoredGeneration) -> duckdb.DuckDBPyConnection:
         for step in _steps(generation)
         for shard in generation.manifest.shards
     }
-    _fill(connection, generation, files, attempts, None)
+    _fill(connection, generation, files, attempts, None, window_rows)
     return connection
 
 
@@ -99,6 +104,7 @@ def _fill(
     files: dict[tuple[str, str], tuple[FileRef, ...]],
     attempts: Iterable[Close],
     result: BatchJobResult | None,
+    window_rows: int = WINDOW_ROWS,
 ) -> None:
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute(_TABLES)
@@ -106,10 +112,11 @@ def _fill(
     _insert(connection, "steps", pa.table({"position": list(range(len(names))), "step": names}))
     _insert(connection, "attempts", pa.Table.from_pylist([_attempt_row(close) for close in attempts]))
     for shard in generation.manifest.shards:
-        before: StepStatus | None = None
-        for step in [INPUT_PHASE, *_steps(generation)]:
-            layer = generation.layer(step, shard.id, files[step, shard.id]) if before else generation.input_layer()
-            before = _insert_step(connection, shard, layer, before)
+        layers = [generation.layer(step, shard.id, files[step, shard.id]) for step in _steps(generation)]
+        for window in shard.span.windows(window_rows):
+            before: StepStatus | None = None
+            for layer in [generation.input_layer(), *layers]:
+                before = _insert_step(connection, shard, window, layer, before)
     if result is not None:
         fields = {name: value for name, value in result.to_json().items() if not isinstance(value, (tuple, list))}
         texts = [None if value is None else str(value) for value in fields.values()]
@@ -117,17 +124,21 @@ def _fill(
 
 
 def _insert_step(
-    connection: duckdb.DuckDBPyConnection, shard: ShardRef, layer: Layer[Any], before: StepStatus | None
+    connection: duckdb.DuckDBPyConnection,
+    shard: ShardRef,
+    window: Span,
+    layer: Layer[Any],
+    before: StepStatus | None,
 ) -> StepStatus:
-    reader = StatusReader(layer.step, shard.span)
-    for file in layer.over(shard.span):
+    reader = StatusReader(layer.step, window)
+    for file in layer.over(window):
         reader.take(file.span, layer.open(file))
     status = reader.finish(before)
     for rows in status.failures:
         _insert_failures(connection, layer.fused, rows)
     for number, step in enumerate(layer.fused):
         outcome = unpack(status.outcomes, number) if len(layer.fused) > 1 else status.outcome
-        _insert(connection, "outcome_runs", _runs(step, shard.id, shard.span.first, outcome))
+        _insert(connection, "outcome_runs", _runs(step, shard.id, window.first, outcome))
     return status
 
 

@@ -16,7 +16,7 @@ from batch_provider.storage.reading import OpenFile
 
 @dataclass(frozen=True)
 class StepStatus:
-    """One step over one shard, an element for each record.
+    """One step over a run of records, an element for each.
 
     Attributes:
         outcome: NOT_RUN also where the row is of before the step above processed the record again.
@@ -40,7 +40,7 @@ class StatusReader:
 
     Args:
         step: ``input`` for the input, whose files say nothing of good records.
-        span: the ids of the shard.
+        span: the ids.
     """
 
     def __init__(self, step: str, span: Span) -> None:
@@ -54,7 +54,7 @@ class StatusReader:
         self._failures: list[pa.Table] = []
 
     def take(self, file: Span, opened: OpenFile) -> None:
-        """Note the rows of a file that are the shard's.
+        """Note the rows of a file that are among them.
 
         Args:
             file: the ids that the file holds.
