@@ -1,9 +1,10 @@
-"""What was measured, as lines of JSON below bench/results: nothing is overwritten, the latest session counts."""
+"""What was measured, as lines of JSON below bench/results: nothing is overwritten, the latest whole session counts."""
 
 from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ from bench.environments import BENCH
 FOLDER = BENCH / "results"
 CLEAN = 0.15
 """The share of the machine that other work may use during a run that counts, if there is any such run."""
+
+ROUNDS = 3
+"""A session with fewer undisturbed runs does not take the place of one that has so many."""
 
 Row = dict[str, Any]
 
@@ -33,7 +37,7 @@ def read(name: str) -> list[Row]:
 
 @dataclass(frozen=True)
 class Cell:
-    """The good runs of one system with one number of records, in the latest session that has undisturbed ones.
+    """The good runs of one system with one number of records, in the latest session with enough of them.
 
     Attributes:
         rows: the runs that count: those that other work left alone, or all if there is none such.
@@ -91,10 +95,11 @@ def cells(rows: Iterable[Row], *, status: bool = True) -> dict[tuple[str, int], 
     """(key, records) → its runs."""
     good = [row for row in rows if "wall" in row and not row["wrong"] and row["status"] == status]
     bases = {(row["session"], row["round"], row["records"], row["key"]): row for row in good}
-    latest: dict[tuple[str, int], tuple[bool, int]] = {}
+    clean_runs = Counter((row["key"], row["records"], row["session"]) for row in good if row["others"] <= CLEAN)
+    latest: dict[tuple[str, int], tuple[int, int]] = {}
     for row in good:
-        place = (row["key"], row["records"])
-        latest[place] = max(latest.get(place, (False, 0)), (row["others"] <= CLEAN, row["session"]))
+        place, session = (row["key"], row["records"]), row["session"]
+        latest[place] = max(latest.get(place, (0, 0)), (min(clean_runs[*place, session], ROUNDS), session))
     found: dict[tuple[str, int], Cell] = {}
     for (key, records), (_, session) in latest.items():
         own = tuple(r for r in good if (r["key"], r["records"], r["session"]) == (key, records, session))
