@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +23,7 @@ def read_parquet(found: FoundFile, options: Files, intake: Intake) -> Iterator[P
             f"a Parquet file cannot be read through {found.compression}; it is compressed inside. Decompress it.",
             retryable=False,
         )
-    with found.open() as stream, pq.ParquetFile(stream) as file:
+    with found.open() as stream, open_parquet(stream) as file:
         _admit(file, intake)
         before = 0
         for batch in file.iter_batches(batch_size=_batch_size(file)):
@@ -32,9 +33,18 @@ def read_parquet(found: FoundFile, options: Files, intake: Intake) -> Iterator[P
             yield from intake.nothing(file.schema_arrow)
 
 
+def open_parquet(source: Any) -> pq.ParquetFile:
+    """A file to be read from its beginning to its end in bounded memory.
+
+    By default pyarrow keeps every byte that it has read in advance until the file is closed: measured 4 MB for each
+    8 MB of records, so that the load of ten million took 1.1 GB.
+    """
+    return pq.ParquetFile(source, pre_buffer=False)
+
+
 def parquet_stretches(path: str, intake: Intake) -> Iterator[tuple[Stretch, list[Piece] | None]]:
     """The rows that are read at once, with what they give; None: every row is in order, so none was looked at."""
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         _admit(file, intake)
         rows, size = file.metadata.num_rows, _batch_size(file)
         if not rows:

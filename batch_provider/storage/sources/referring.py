@@ -23,7 +23,7 @@ from batch_provider.storage.sources.csv_reader import csv_stretches, read_csv_ag
 from batch_provider.storage.sources.files import Files, name_file
 from batch_provider.storage.sources.intake import Intake, Piece, place_batch
 from batch_provider.storage.sources.locate import FoundFile, Stretch, find_files, is_utf8, reading
-from batch_provider.storage.sources.parquet_reader import ColumnReader, parquet_stretches, plain_schema
+from batch_provider.storage.sources.parquet_reader import ColumnReader, open_parquet, parquet_stretches, plain_schema
 
 _FORMATS = ("csv", "tsv", "parquet")
 
@@ -277,4 +277,4 @@ class ReferencedFile:
 
     @cached_property
     def _parquet(self) -> pq.ParquetFile:
-        return pq.ParquetFile(self.reference.path)
+        return open_parquet(self.reference.path)
