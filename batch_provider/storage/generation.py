@@ -5,24 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from batch_provider.domain.errors import (
-    CorruptCheckpointError,
-    FencedError,
     GenerationGoneError,
     InvalidOptionError,
     StepsChangedError,
 )
 from batch_provider.domain.fused import checkpoint_steps
 from batch_provider.domain.instance import AttemptInfo, Claim, Close, Pin
-from batch_provider.domain.layout import ClaimId, FileRef, ShardRef
-from batch_provider.domain.outcome import CloseOutcome
+from batch_provider.domain.layout import ClaimId, ShardRef
 from batch_provider.domain.spec import JobSpec
-from batch_provider.domain.tally import Tally
-from batch_provider.storage import paths
-from batch_provider.storage.blobs import put_json
-from batch_provider.storage.checkpoints import open_checkpoint
 from batch_provider.storage.rounds import code_of, is_settled
 from batch_provider.storage.stored import StoredGeneration
-from batch_provider.storage.work import Adopted, HeldClaim
+from batch_provider.storage.taking import Seen, adopt, take
+from batch_provider.storage.work import HeldClaim
 
 
 class Generation(StoredGeneration):
@@ -46,17 +40,21 @@ class Generation(StoredGeneration):
             GenerationGoneError: it has been purged.
         """
         self._check(job)
+        return take(self, step, shard_id, lambda identity, seen: self._work(identity, seen, step, shard_id, info, job))
+
+    def _work(
+        self, identity: ClaimId, seen: Seen, step: str, shard_id: str, info: AttemptInfo, job: JobSpec | None
+    ) -> HeldClaim:
+        """A claim to resume or redrive what was seen."""
         code, reprocesses = code_of(job, step)
         upstream = self._pin_upstream(step, shard_id)
-        highest = self.highest_claim(step, shard_id)
-        adopted = self._adopt(highest) if highest else {}
-        identity = ClaimId.next(highest.id if highest else None)
-        close = self.close_of(step, shard_id, highest.id) if highest else None
-        older = self._epochs_of_other_code(step, shard_id, code) if reprocesses else frozenset()
-        settled = highest is not None and is_settled(highest, close, info)
+        highest = seen.highest
+        adopted = adopt(self, step, shard_id, seen.files)
+        older = self._epochs_of_other_code(step, shard_id, seen, code) if reprocesses else frozenset()
+        settled = highest is not None and is_settled(highest, seen.close, info)
         if older and highest is not None and highest.fingerprint != code:
             settled = False  # its code has changed since
-        resumes = settled or (highest is not None and close is None)
+        resumes = settled or seen.is_open
         claim = Claim(
             id=identity,
             step=step,
@@ -69,8 +67,6 @@ class Generation(StoredGeneration):
             started_at=self.clock.now().isoformat(),
             fingerprint=code,
         )
-        self._put_claim(claim)
-        reader = self.reader(shard_id, upstream)
         same_upstream = highest is not None and highest.upstream == upstream
         return HeldClaim(
             self.blobs,
@@ -79,7 +75,7 @@ class Generation(StoredGeneration):
             self.manifest,
             claim,
             adopted,
-            reader,
+            self.reader(shard_id, upstream),
             resumes=resumes and same_upstream,
             settled=settled and same_upstream,
             older=older,
@@ -104,29 +100,9 @@ class Generation(StoredGeneration):
         position = names.index(step)
         return self._finished(names[position - 1], shard_id) if position else None
 
-    def _epochs_of_other_code(self, step: str, shard_id: str, code: str) -> frozenset[int]:
-        return frozenset(epoch for epoch, other in self.codes(step, shard_id).items() if other != code)
-
-    def _put_claim(self, claim: Claim) -> None:
-        put_json(self.blobs, paths.claim_file(self.base, claim.step, claim.shard, claim.id), claim.to_json())
-        self.blobs.sync()  # a claim lost with the power would leave its fence in the targets of writers
-        winner = self.claim_ids(claim.step, claim.shard)[-1]
-        if winner != claim.id:
-            raise FencedError(claim.step, claim.shard, str(claim.id), str(winner))
-
-    def _adopt(self, claim: Claim) -> dict[FileRef, Adopted]:
-        """The verified files reachable from a claim, with what their footers count; damaged ones are left out."""
-        found: dict[FileRef, Adopted] = {}
-        for file in self.current_files(claim.step, claim.shard):
-            name = paths.output_file(self.base, claim.step, claim.shard, file)
-            try:
-                opened = open_checkpoint(self.blobs, name, file)
-            except CorruptCheckpointError:
-                continue  # its records are a gap now, and are processed again from upstream
-            found[file] = Adopted(opened.footer.tally, opened.schema, opened.footer.fused_types)
-        directory = paths.output_dir(self.base, claim.step, claim.shard)
-        self.blobs.sync(f"{directory}/{file.name}" for file in found)  # whoever wrote them may not have lived to do so
-        return found
+    def _epochs_of_other_code(self, step: str, shard_id: str, seen: Seen, code: str) -> frozenset[int]:
+        codes = self.codes(step, shard_id, seen.claims)
+        return frozenset(epoch for epoch, other in codes.items() if other != code)
 
     def seal(self, step: str, shard: ShardRef, info: AttemptInfo) -> Close:
         """The close that counts for (step, shard); an open or absent one is closed ``abandoned`` by a higher claim.
@@ -136,9 +112,15 @@ class Generation(StoredGeneration):
         highest, close = self.latest(step, shard.id)
         if close is not None:
             return close
-        adopted = self._adopt(highest) if highest else {}
+        held = take(self, step, shard.id, lambda identity, seen: self._seal(identity, seen, step, shard, info))
+        return held.abandon("its task ended without closing its attempt" if highest else "its task never started")
+
+    def _seal(self, identity: ClaimId, seen: Seen, step: str, shard: ShardRef, info: AttemptInfo) -> HeldClaim:
+        """A claim that keeps what was seen as it is."""
+        highest = seen.highest
+        adopted = adopt(self, step, shard.id, seen.files)
         claim = Claim(
-            id=ClaimId.next(highest.id if highest else None),
+            id=identity,
             step=step,
             shard=shard.id,
             since=highest.since if highest else 1,
@@ -148,9 +130,5 @@ class Generation(StoredGeneration):
             info=replace(info, task_id=""),  # on-complete's own task is not the one to clear
             started_at=self.clock.now().isoformat(),
         )
-        self._put_claim(claim)
         reader = self.reader(shard.id, None)
-        held = HeldClaim(self.blobs, self.clock, self.base, self.manifest, claim, adopted, reader, resumes=True)
-        reason = "its task ended without closing its attempt" if highest else "its task never started"
-        tally = held.tally.with_work(Tally(), 0.0)  # the work was that of others
-        return held.close(CloseOutcome.ABANDONED, tally, fingerprint="", reason=reason)
+        return HeldClaim(self.blobs, self.clock, self.base, self.manifest, claim, adopted, reader, resumes=True)

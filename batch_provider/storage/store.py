@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -89,8 +89,7 @@ class InstanceStore:
         """
         self._refuse_other_owners()
         claims = self.load_claims()
-        if claims and (manifest := self.manifest_of(claims[-1])) and manifest.round_token == info.round_token:
-            self.blobs.sync([paths.manifest_file(f"{self.base}/{manifest.generation}")])
+        if manifest := self._committed(claims, info):
             return manifest
         claim = ClaimId.next(claims[-1] if claims else None)
         generation = paths.new_generation(self.blobs.directories(self.base))
@@ -107,7 +106,18 @@ class InstanceStore:
         except DuplicateInstanceError:
             self.blobs.delete(name)
             raise
+        if manifest := self._committed([each for each in self.load_claims() if each != claim], info):
+            self.blobs.delete(name)  # it was committed while this attempt stood still (ADR 0018)
+            return manifest
         return LoadWork(self, claim, generation, info)
+
+    def _committed(self, claims: Sequence[ClaimId], info: AttemptInfo) -> Manifest | None:
+        """What the last of these attempts to load committed, if it was one of the same round."""
+        manifest = self.manifest_of(claims[-1]) if claims else None
+        if manifest is None or manifest.round_token != info.round_token:
+            return None
+        self.blobs.sync([paths.manifest_file(f"{self.base}/{manifest.generation}")])
+        return manifest
 
     def _refuse_other_owners(self) -> None:
         """Of two owners that claim one id at the same moment at most one goes on; it may be that neither does.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -80,17 +80,31 @@ class StoredGeneration:
         directory = paths.closes_dir(self.base, step, shard_id)
         return [Close.from_json(get_json(self.blobs, f"{directory}/{name}")) for name in self.blobs.files(directory)]
 
-    def codes(self, step: str, shard_id: str) -> dict[int, str]:
-        """Epoch → fingerprint of the code that made its rows; of two claims of one epoch the later one wrote them."""
-        claims = self.claim_ids(step, shard_id)
-        return {claim.epoch: self.claim_of(step, shard_id, claim).fingerprint for claim in claims}
+    def codes(self, step: str, shard_id: str, claims: Sequence[ClaimId] | None = None) -> dict[int, str]:
+        """Epoch → fingerprint of the code that made its rows.
+
+        Args:
+            step: whose rows.
+            shard_id: of which records.
+            claims: those of them to look at; None: all.
+        """
+        found: dict[int, str] = {}
+        for identity in self.claim_ids(step, shard_id) if claims is None else claims:
+            # of two of one epoch the later one counts, unless it was passed over (ADR 0018): then it made no row
+            close = self.close_of(step, shard_id, identity) if identity.epoch in found else None
+            if close is None or close.outcome is not CloseOutcome.ABANDONED:
+                found[identity.epoch] = self.claim_of(step, shard_id, identity).fingerprint
+        return found
 
     def current_files(self, step: str, shard_id: str) -> tuple[FileRef, ...]:
         """The files that count right now, whether or not the attempt that holds the claim has ended."""
-        highest, close = self.latest(step, shard_id)
-        if highest is None:
+        return self.files_of(*self.latest(step, shard_id))
+
+    def files_of(self, claim: Claim | None, close: Close | None) -> tuple[FileRef, ...]:
+        """The files that count if this claim does: those its close names, or what it adopted and wrote so far."""
+        if claim is None:
             return ()
-        return close.files if close else overlay([*highest.adopted, *self._own_files(highest)])
+        return close.files if close else overlay([*claim.adopted, *self._own_files(claim)])
 
     def _own_files(self, claim: Claim) -> list[FileRef]:
         names = self.blobs.files(paths.output_dir(self.base, claim.step, claim.shard))

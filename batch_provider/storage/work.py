@@ -199,6 +199,10 @@ class HeldClaim:
         put_json(self._blobs, name, {"at": self._clock.now().isoformat()})
         return True
 
+    def abandon(self, reason: str) -> Close:
+        """Close it as it was claimed: whatever its files hold is the work of others."""
+        return self.close(CloseOutcome.ABANDONED, self.tally.with_work(Tally(), 0.0), fingerprint="", reason=reason)
+
     def close(
         self,
         outcome: CloseOutcome,
