@@ -231,7 +231,7 @@ def _parsed(expression: str, *queries: str) -> list[dict[str, Any]]:
     try:
         answers = shared().run(lambda conn: [conn.execute(parse, [query]).fetchall()[0][0] for query in queries])
         return [json.loads(answer) for answer in answers]
-    except RecursionError:  # pragma: no cover  # DuckDB's own limit comes first, unless the stack is full already
+    except RecursionError:  # DuckDB's own limit comes first, unless the stack is full already
         raise InvalidExpressionError(expression, "it is nested too deeply") from None
     except duckdb.Error as error:
         raise InvalidExpressionError(expression, f"it cannot be parsed ({str(error).partition(chr(10))[0]})") from None

@@ -62,7 +62,7 @@ class Overlay:
         self.errors.update(result.errors)
         self.changed.update(result.columns)
         # Every runner that moves a value aside writes _kept by itself; should one not, nothing is lost.
-        if "_kept" not in result.columns and block.kept != block.stored_kept:  # pragma: no cover
+        if "_kept" not in result.columns and block.kept != block.stored_kept:
             self.changed["_kept"] = kept_column(block.kept, len(block))
         for name in result.dropped:
             self.changed.pop(name, None)

@@ -24,12 +24,10 @@ class SqlWork:
     def __init__(self, sql: SqlSpec) -> None:
         self._sql = sql
         self._evaluator = ExpressionEvaluator()
-        self._assign_all = _struct(sql.assign)
-        self._all = _struct(
-            {str(number): text for number, text in enumerate([*sql.checks.values(), *sql.assign.values()])}
-        )
-        self._is_one_statement = True
         expressions = [*sql.checks.values(), *sql.assign.values()]
+        self._assign_all = _struct(sql.assign)
+        self._all = _struct({str(number): text for number, text in enumerate(expressions)})
+        self._is_one_statement = True
         self.columns = frozenset(name for text in expressions for name in check_expression(text))
 
     def __call__(self, positions: np.ndarray, payload: pa.Table) -> tuple[dict[str, pa.Array], dict[int, RecordError]]:

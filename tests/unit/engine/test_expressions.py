@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 import os
 import pickle
 import signal
+import sys
 import threading
 import time
 from decimal import Decimal
@@ -129,6 +131,16 @@ def test_what_is_not_one_scalar_expression_is_refused_at_once(expression, reason
     assert time.monotonic() - started < 5
     assert "\n" not in caught.value.reason
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="C code does not share the limit any more")
+def test_an_expression_that_a_full_stack_cannot_hold_is_refused():
+    def deeper(calls):
+        return deeper(calls - 1) if calls else check_expression("abs(" * 150 + "a" + ")" * 150)
+
+    with pytest.raises(InvalidExpressionError, match="nested too deeply"):
+        deeper(sys.getrecursionlimit() - len(inspect.stack(0)) - 250)
+    assert deeper(0) == {"a"}
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,10 +12,14 @@ import pytest
 from batch_provider import BatchJob, InvalidOptionError, JobState
 from batch_provider.domain.errors import StepsChangedError
 from batch_provider.domain.fused import checkpoint_steps
+from batch_provider.domain.layout import Span
+from batch_provider.engine.block import Block, BlockResult
+from batch_provider.engine.kept import kept_values
+from batch_provider.engine.overlay import Overlay
 from batch_provider.storage.blobs import LocalBlobs, MemoryBlobs
 from batch_provider.storage.view import InstanceView
 from batch_provider.testing import LocalRun
-from tests.builders import Killed, Step, numbers
+from tests.builders import Killed, Step, job_of, numbers
 
 
 def job(*, fuse=True, check=None, bulk=None, late=None, **options):
@@ -277,3 +282,16 @@ def test_a_column_that_only_some_blocks_have_lost_is_null_there(block_size):
     fused, single = both(declare, [{"n": n, "x": n * 10} for n in range(10)], block_size=block_size)
     assert fused == single
     assert [row.get("x") for row in fused[1]] == [None] * 3 + [30, 40, 50, 60, 70, 80, 90]
+
+
+def test_values_that_a_step_moved_aside_and_did_not_write_are_not_lost():
+    run = LocalRun(job_of(Step()))
+    run.load(numbers(2))
+    span = Span(0, 1)
+    overlay = Overlay.of(run.generation.reader("01", None), span, "s1_to_s2")
+    block = Block(overlay, span, ())
+    block.keep_aside("n", pa.array([0, 1]), np.array([1]))
+
+    overlay.apply(block, BlockResult(np.zeros(2, np.uint8)))
+
+    assert kept_values(overlay.read(span, ["_kept"])["_kept"]) == {0: {"n": 0}}
