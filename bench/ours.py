@@ -1,6 +1,6 @@
 """This project on the workload `orders`, without Airflow: load, all steps of all shards, on-complete.
 
-One process, or one for each phase and several over the shards, as LocalExecutor would run them. The store is a folder,
+One process, or one for each task, several at a time, as LocalExecutor would run them. The store is a folder,
 synced as in production. The status of every record is what the checkpoints and the ledger hold: `bench.run` verifies it
 there.
 """
@@ -14,7 +14,11 @@ import json
 import multiprocessing
 import resource
 import time
+from collections import deque
 from collections.abc import Callable
+from functools import partial
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,7 @@ import duckdb  # noqa: F401
 import pyarrow.compute
 import pyarrow.parquet  # noqa: F401
 
-from batch_provider.domain.fused import checkpoint_steps
+from batch_provider.domain.fused import CheckpointStep, checkpoint_steps
 from batch_provider.storage.blobs import LocalBlobs
 from batch_provider.storage.sources.files import Files
 from batch_provider.storage.store import read_result
@@ -89,11 +93,9 @@ def here(work: Callable[[], object]) -> None:
 
 def in_a_process(work: Callable[[], object]) -> None:
     """Do it in a process of its own, as a task of Airflow would: its memory is not the next one's."""
-    started = multiprocessing.get_context("fork").Process(target=work)
-    started.start()
+    started = _started(work)
     started.join()
-    if started.exitcode:
-        raise SystemExit(f"it failed: {started.exitcode}")
+    _check(started)
 
 
 def process(local: LocalRun, shard: str) -> None:
@@ -103,26 +105,34 @@ def process(local: LocalRun, shard: str) -> None:
 
 
 def in_processes(local: LocalRun, shards: list[str], workers: int) -> None:
-    """The shards over forked processes, each taking the next one that nobody has."""
-    context = multiprocessing.get_context("fork")
-    waiting = context.SimpleQueue()
-    for shard in [*shards, *[""] * workers]:
-        waiting.put(shard)
-
-    def work() -> None:
-        while shard := waiting.get():
-            process(local, shard)
-
+    """Each step of each shard in a forked process of its own, as many at a time as there are workers."""
     # what exists now is never garbage: without this the collector of each child copies all of it
     gc.freeze()
-    processes = [context.Process(target=work) for _ in range(workers)]
-    for started in processes:
-        started.start()
-    for started in processes:
-        started.join()
+    waiting = deque((shard, deque(checkpoint_steps(local.job))) for shard in shards)
+    running: dict[Any, tuple[ForkProcess, str, deque[CheckpointStep]]] = {}
+    while waiting or running:
+        while waiting and len(running) < workers:
+            shard, steps = waiting.popleft()
+            started = _started(partial(local.process, steps.popleft(), shard))
+            running[started.sentinel] = started, shard, steps
+        for sentinel in wait(list(running)):
+            ended, shard, steps = running.pop(sentinel)
+            ended.join()
+            _check(ended)
+            if steps:
+                waiting.appendleft((shard, steps))
     gc.unfreeze()
-    if any(ended.exitcode for ended in processes):
-        raise SystemExit(f"a worker failed: {[ended.exitcode for ended in processes]}")
+
+
+def _started(work: Callable[[], object]) -> ForkProcess:
+    started = multiprocessing.get_context("fork").Process(target=work)
+    started.start()
+    return started
+
+
+def _check(ended: ForkProcess) -> None:
+    if ended.exitcode:
+        raise SystemExit(f"it failed: {ended.exitcode}")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -187,7 +187,7 @@ def targets(found: Cells) -> str:
         price = latest("price", lambda row, v=variant: row["variant"] == v)  # type: ignore[misc]
         share = price["columns"] / price["seconds"] * 100 if price else None
         add(f"status of every record, {variant}", share, limit, unit=" %")
-    small = found.get(("ours-step-P", 100))
+    small = found.get(("ours-step-1-P", 100))
     add("100 records, the whole process", small.wall if small else None, 1.5, unit=" s")
     dag, engine = latest("airflow", lambda row: row["dag"] == "orders_fused"), found.get(("ours-fused-P", MILLION))
     extra = dag["seconds"] - engine.wall if dag and engine and dag["records"] == MILLION else None

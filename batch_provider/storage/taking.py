@@ -99,7 +99,7 @@ def adopt(generation: StoredGeneration, step: str, shard_id: str, files: Sequenc
         except CorruptCheckpointError:
             continue  # its records are a gap now, and are processed again from upstream
         found[file] = Adopted(opened.footer.tally, opened.schema, opened.footer.fused_types)
-    directory = paths.output_dir(generation.base, step, shard_id)
-    # whoever wrote them may not have lived to do so
-    generation.blobs.sync(f"{directory}/{file.name}" for file in found)
+    if found:  # whoever wrote them may not have lived to make them durable
+        directory = paths.output_dir(generation.base, step, shard_id)
+        generation.blobs.sync(f"{directory}/{file.name}" for file in found)
     return found
