@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
 
 from batch_provider.domain.instance import Close
-from batch_provider.domain.layout import ClaimId, ShardRef, Span
+from batch_provider.domain.layout import ClaimId, ShardRef
 from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import FAILED_BEFORE, Outcome
 from batch_provider.engine.account import Closes
 from batch_provider.engine.block import OUTCOME_BITS
 from batch_provider.engine.joining import concat_by_name
 from batch_provider.engine.outcomes import failed_in
-from batch_provider.engine.ports import GenerationReader, GenerationStore
-from batch_provider.engine.rows import picked
+from batch_provider.engine.ports import GenerationStore, StoredReader
 
 PART_ROWS = 50_000
-READ_ROWS = 16_384
+THREADS = 2
+"""Files that are read at a time: decoding them is most of the work."""
 
 _ERROR_COLUMNS = frozenset({"_step", "_error_type", "_error_message", "_attempt", "_failed_at"})
 
@@ -35,12 +36,22 @@ def write_dead_letters(store: GenerationStore, closes: Closes, late: Late, claim
     """
     written: list[str] = []
     steps = [INPUT_PHASE, *(str(step["name"]) for step in store.manifest.steps)]
-    for step in steps:
-        for shard in store.manifest.shards:
-            close = None if step == INPUT_PHASE else closes[step, shard.id]
-            for number, table in enumerate(_parts(_failed_rows(store, step, shard, close, late))):
-                written.append(store.put_dead_letters(f"{step}-{shard.id}-{number:04d}", claim, table))
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="dead-letters") as threads:
+        for step in steps:
+            for shard in store.manifest.shards:
+                close = None if step == INPUT_PHASE else closes[step, shard.id]
+                for number, failed in enumerate(_parts(_failed_rows(store, step, shard, close, late))):
+                    came = _reader(store, step, shard, close).pick(failed["_id"].to_numpy(), threads.map)
+                    table = _letters(store.manifest.fused(step), failed, came)
+                    written.append(store.put_dead_letters(f"{step}-{shard.id}-{number:04d}", claim, table))
+                    pa.default_memory_pool().release_unused()
     return tuple(written)
+
+
+def _reader(store: GenerationStore, step: str, shard: ShardRef, close: Close | None) -> StoredReader:
+    """In fused steps a record may have come to the one where it failed with what those before it made of it."""
+    is_fused = close is not None and len(store.manifest.fused(step)) > 1
+    return store.output_reader(close) if close is not None and is_fused else store.upstream_reader(close, shard.id)
 
 
 def _parts(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
@@ -57,43 +68,30 @@ def _parts(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 def _failed_rows(
     store: GenerationStore, step: str, shard: ShardRef, close: Close | None, late: Late
 ) -> Iterator[pa.Table]:
-    steps = store.manifest.fused(step)
-    # in fused steps a record may have come to the one where it failed with what those before it made of it
-    fused = close is not None and len(steps) > 1
-    reader = store.output_reader(close) if close is not None and fused else store.upstream_reader(close, shard.id)
+    """Block by block the rows of the records that failed in ``step``, and not before."""
     not_yet = late.get((step, shard.id), np.zeros(len(shard.span), dtype=bool))
     for span in store.spans(step, shard.id, close, failed=True):
         rows = store.rows(step, shard.id, close, span, ["_status", "_outcomes", "_error", "_line", "_raw"])
         status = rows["_status"].to_numpy()
         here = ((status & OUTCOME_BITS) == Outcome.FAILED) & ((status & FAILED_BEFORE) == 0)
         here &= ~not_yet[span.first - shard.span.first : span.last - shard.span.first + 1]
-        at = pa.array(np.flatnonzero(here))
-        if len(at) == 0:
-            continue
-        failed, came = rows.take(at), _taken(reader, span, at.to_numpy())
-        error = failed["_error"].combine_chunks()
-        columns = {_free(name): came[name] for name in came.column_names if name not in ("_status", "_out")}
-        columns |= {
-            "_step": pa.array(failed_in(steps, failed)),
-            "_error_type": error.field("type"),
-            "_error_message": error.field("message"),
-            "_attempt": error.field("c"),
-            "_failed_at": error.field("at"),
-        }
-        columns |= {name: failed[name] for name in ("_line", "_raw") if name in failed.column_names}
-        yield pa.table(columns)
+        if here.any():
+            yield rows.filter(pa.array(here))
 
 
-def _taken(reader: GenerationReader, span: Span, at: np.ndarray) -> pa.Table:
-    """The rows at these positions of a block, which is read a run at a time: it is large, and they are few."""
-    parts: list[pa.Table] = []
-    for start in range(0, len(span), READ_ROWS):
-        low, high = np.searchsorted(at, (start, start + READ_ROWS))
-        if low < high:
-            rows = reader.read(Span(span.first + start, min(span.last, span.first + start + READ_ROWS - 1)))
-            parts.append(picked(rows, at[low:high] - start))
-    pa.default_memory_pool().release_unused()
-    return concat_by_name(parts)
+def _letters(steps: Sequence[str], failed: pa.Table, came: pa.Table) -> pa.Table:
+    """Records as they came, with the errors of ``failed``, whose rows are of the same records."""
+    error = failed["_error"].combine_chunks()
+    columns = {_free(name): came[name] for name in came.column_names if name not in ("_status", "_out")}
+    columns |= {
+        "_step": pa.array(failed_in(steps, failed)),
+        "_error_type": error.field("type"),
+        "_error_message": error.field("message"),
+        "_attempt": error.field("c"),
+        "_failed_at": error.field("at"),
+    }
+    columns |= {name: failed[name] for name in ("_line", "_raw") if name in failed.column_names}
+    return pa.table(columns)
 
 
 def _free(name: str) -> str:

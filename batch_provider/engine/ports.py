@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import pyarrow as pa
 
 from batch_provider.domain.instance import AttemptInfo, Claim, Close, Manifest
@@ -133,6 +134,28 @@ class GenerationReader(Protocol):
 
     def failures(self, span: Span) -> list[dict[str, Any]]:
         """Every failure of the records of ``span`` so far: ``_id``, ``step``, ``type``, ``message``, ``at``."""
+        ...
+
+
+Each = Callable[[Callable[[Any], pa.Table], Iterable[Any]], Iterable[pa.Table]]
+"""``map``, or the one of a pool."""
+
+
+class StoredReader(GenerationReader, Protocol):
+    """The same over files, some of whose rows can be read alone."""
+
+    def pick(self, ids: np.ndarray, each: Each = map) -> pa.Table:
+        """The rows of these ids, which ascend, with all columns, as :meth:`read` gives them.
+
+        For few rows of many: a column is decoded and forgotten before the next one is.
+
+        Args:
+            ids: of records that the shard holds.
+            each: calls a function for each of several files; the ``map`` of a thread pool does so side by side.
+
+        Raises:
+            CorruptCheckpointError: a file does not match its digest.
+        """
         ...
 
 
@@ -265,11 +288,11 @@ class GenerationStore(Protocol):
         """The spans of those files, or of those with failed rows only, cut to the shard."""
         ...
 
-    def output_reader(self, close: Close) -> GenerationReader:
+    def output_reader(self, close: Close) -> StoredReader:
         """What the attempt behind ``close`` wrote, with what it left as it came."""
         ...
 
-    def upstream_reader(self, close: Close | None, shard_id: str) -> GenerationReader:
+    def upstream_reader(self, close: Close | None, shard_id: str) -> StoredReader:
         """What the attempt behind ``close`` read; the input itself when ``close`` is None."""
         ...
 

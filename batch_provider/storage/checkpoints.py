@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
@@ -22,6 +23,7 @@ from batch_provider.domain.errors import CorruptCheckpointError, LayoutVersionEr
 from batch_provider.domain.instance import LAYOUT_VERSION
 from batch_provider.domain.layout import FileRef
 from batch_provider.domain.tally import Tally
+from batch_provider.engine.rows import picked
 from batch_provider.storage.blobs import Blobs
 
 STATUS_COLUMNS = ("_id", "_status", "_out", "_in")
@@ -109,6 +111,16 @@ class CheckpointFile:
             table = self._file.read(columns=missing, use_threads=len(missing) > 2)
             self._decoded.update(zip(table.column_names, table.columns, strict=True))
         return pa.table({name: self._decoded[name] for name in wanted})
+
+    def pick(self, columns: Sequence[str], at: np.ndarray) -> pa.Table:
+        """Some rows of these columns; of the others nothing is kept, and of two columns never both."""
+        found = {name: picked(self._one(name), at)[name] for name in columns if name in self.columns}
+        return pa.table(found)
+
+    def _one(self, name: str) -> pa.Table:
+        if name in self._decoded:
+            return pa.table({name: self._decoded[name]})
+        return self._file.read(columns=[name], use_threads=False)
 
 
 def open_checkpoint(blobs: Blobs, name: str, file: FileRef, *, is_input: bool = False) -> CheckpointFile:

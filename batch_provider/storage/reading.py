@@ -9,9 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import groupby
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
 from batch_provider.domain.errors import CheckpointMissingError
@@ -20,6 +22,7 @@ from batch_provider.domain.names import INPUT_PHASE, RESERVED_COLUMNS, SIDE_COLU
 from batch_provider.domain.outcome import Outcome
 from batch_provider.engine.joining import concat_by_name
 from batch_provider.engine.outcomes import failed_in
+from batch_provider.engine.ports import Each
 from batch_provider.storage.blobs import Blobs, LocalBlobs
 from batch_provider.storage.checkpoints import CheckpointFile, Footer, open_checkpoint
 
@@ -51,6 +54,10 @@ class OpenFile(Protocol):
         """These columns, those it has."""
         ...
 
+    def pick(self, columns: Sequence[str], at: np.ndarray) -> pa.Table:
+        """The rows at these positions, which ascend, of these columns."""
+        ...
+
 
 class Tile(Hashable, Protocol):
     """What holds a run of ids: a file, or a part of one."""
@@ -71,7 +78,12 @@ class Layer(ABC, Generic[Held]):
         step: whose it is.
         files: what holds the rows.
         fused: the steps that share these files, if there are several.
+
+    Attributes:
+        is_for_threads: files can be read side by side.
     """
+
+    is_for_threads: ClassVar[bool] = True
 
     def __init__(self, step: str, files: Sequence[Held], fused: Sequence[str] = ()) -> None:
         self.step, self.fused = step, tuple(fused) or (step,)
@@ -132,6 +144,15 @@ class Layer(ABC, Generic[Held]):
                 parts.append(table.slice(part.first - file.span.first, len(part)))
         return concat_by_name(parts) if parts else pa.table({"_id": pa.array([], pa.int64())})
 
+    def pick(self, ids: np.ndarray, columns: Sequence[str], each: Each) -> pa.Table:
+        """These columns of some records, whose ids ascend; every file is opened for this alone."""
+
+        def picked(file: Held) -> pa.Table:
+            return self._opened(file).pick(["_id", *columns], inside(ids, file.span) - file.span.first)
+
+        files = [file for file in self.over(span_of(ids)) if len(inside(ids, file.span))]
+        return concat_by_name(list(each(picked, files) if self.is_for_threads else map(picked, files)))
+
 
 class FileLayer(Layer[FileRef]):
     """The files of one step for one shard, or those that the input was copied to."""
@@ -191,17 +212,39 @@ class ChainReader:
                 parts.append(self._read_part(part, self._last.open(file).footer.owners, columns))
         return concat_by_name(parts)
 
+    def pick(self, ids: np.ndarray, each: Each = map) -> pa.Table:
+        """See :class:`batch_provider.engine.ports.StoredReader`."""
+        self._last.require(span_of(ids), self._shard)
+        files = [file for file in self._last.over(span_of(ids)) if len(inside(ids, file.span))]
+        parts: list[pa.Table] = []
+        for owners, alike in groupby(files, lambda file: dict(self._last.open(file).footer.owners)):
+            own = np.concatenate([inside(ids, file.span) for file in alike])
+            parts.append(self._picked(own, owners, each))
+        return concat_by_name(parts)
+
+    def _picked(self, ids: np.ndarray, owners: Mapping[str, str], each: Each) -> pa.Table:
+        return self._joined(owners, list(owners), len(ids), lambda layer, names: layer.pick(ids, names, each))
+
     def _read_part(self, span: Span, owners: Mapping[str, str], columns: Sequence[str] | None) -> pa.Table:
         wanted = [name for name in owners if columns is None or name in columns or name in SIDE_COLUMNS]
+        return self._joined(owners, wanted, len(span), lambda layer, names: layer.rows(span, names))
+
+    def _joined(
+        self,
+        owners: Mapping[str, str],
+        wanted: Sequence[str],
+        count: int,
+        rows_of: Callable[[Layer[Any], Sequence[str]], pa.Table],
+    ) -> pa.Table:
+        """So many rows of the chain, each column from the layer of the step that owns it."""
         by_owner: dict[str, list[str]] = {self._last.step: []}
         for name in wanted:
             by_owner.setdefault(owners[name], []).append(name)
         found: dict[str, Any] = {}
         for step, names in by_owner.items():
             own = ["_status", "_out"] if step == self._last.step else []
-            rows = self._by_step[step].rows(span, [*names, *own])
+            rows = rows_of(self._by_step[step], [*names, *own])
             found.update(zip(rows.column_names, rows.columns, strict=True))
-        count = len(span)
         if "_status" not in found:  # an input file without malformed records says nothing of status
             found["_status"] = pa.repeat(pa.scalar(int(Outcome.SUCCEEDED), pa.uint8()), count)
         if "_out" not in found:
@@ -221,6 +264,17 @@ class ChainReader:
                     rows = opened.read(["_id", "_error", "_outcomes"]).slice(part.first - file.span.first, len(part))
                     found.extend(_failure_rows(rows, layer.fused))
         return found
+
+
+def span_of(ids: np.ndarray) -> Span:
+    """From the first of these ids, which ascend, to the last."""
+    return Span(int(ids[0]), int(ids[-1]))
+
+
+def inside(ids: np.ndarray, span: Span) -> np.ndarray:
+    """Those that lie in ``span``."""
+    low, high = np.searchsorted(ids, (span.first, span.last + 1))
+    return ids[low:high]
 
 
 def _failure_rows(rows: pa.Table, steps: Sequence[str]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.references import InputPart
 from batch_provider.domain.tally import Tally
 from batch_provider.engine.input_rows import input_rows, malformed_rows
-from batch_provider.engine.rows import ERROR_TYPE
+from batch_provider.engine.rows import ERROR_TYPE, picked
 from batch_provider.storage.checkpoints import Footer
 from batch_provider.storage.reading import Layer
 from batch_provider.storage.sources.referring import ReferencedFile
@@ -33,6 +33,8 @@ def open_references(manifest: Manifest) -> list[ReferencedFile]:
 
 class ReferenceLayer(Layer[InputPart]):
     """The parts of an input that was not copied."""
+
+    is_for_threads = False  # a file's columns are decoded as they come, by one reader
 
     def __init__(self, manifest: Manifest) -> None:
         files = open_references(manifest)
@@ -95,6 +97,10 @@ class OpenPart:
         elif missing:
             self._decode(missing)
         return pa.table({name: self._decoded[name] for name in wanted})
+
+    def pick(self, columns: Sequence[str], at: np.ndarray) -> pa.Table:
+        """Some rows of these columns."""
+        return picked(self.read(columns), at)
 
     def _ids(self) -> pa.Array:
         return pa.array(np.arange(self._part.span.first, self._part.span.last + 1, dtype=np.int64))

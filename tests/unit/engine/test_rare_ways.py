@@ -20,7 +20,6 @@ from batch_provider.domain.errors import DataLossError, InvalidOptionError
 from batch_provider.domain.spec import StepSpec, WriterSpec
 from batch_provider.engine import sandbox
 from batch_provider.engine.block import OBJECT_ROWS
-from batch_provider.engine.dead_letters import READ_ROWS
 from batch_provider.engine.joining import concat_by_name
 from batch_provider.engine.kept import kept_column, kept_values
 from batch_provider.engine.process import ShardTask, process_shard
@@ -301,15 +300,15 @@ def test_a_manifest_of_no_records_with_shards_is_data_loss():
 
 
 def test_the_dead_letters_of_a_large_block_are_its_few_failed_records():
-    bad = {3, 2 * READ_ROWS + 1}
+    bad = {3, 40_000 + 1}
     blobs = MemoryBlobs()
 
     def check(record):
         if record["n"] in bad:
             raise ValueError("bad")
 
-    run = LocalRun(job_of(check, block_size=3 * READ_ROWS), store=blobs)
-    result = run.run(pa.table({"n": range(2 * READ_ROWS + 5)}))
+    run = LocalRun(job_of(check, block_size=50_000), store=blobs)
+    result = run.run(pa.table({"n": range(40_000 + 5)}))
     [name] = result.dead_letters
     letters = pq.read_table(pa.BufferReader(blobs.get(f"{run.generation.base}/{name}")))
     assert set(letters["n"].to_pylist()) == set(letters["_id"].to_pylist()) == bad
