@@ -18,6 +18,7 @@ from batch_provider.domain.outcome import FAILED_BEFORE, CloseOutcome, Outcome
 from batch_provider.engine.block import OUTCOME_BITS, has_failed
 from batch_provider.engine.outcomes import failed_in, unpack
 from batch_provider.engine.ports import GenerationStore
+from batch_provider.engine.rows import one_chunk
 
 Closes = Mapping[tuple[str, str], Close]
 """(step, shard id) → the close that counts."""
@@ -62,10 +63,22 @@ class Account:
     def take_errors(self, steps: Sequence[str], tables: Iterable[pa.Table]) -> None:
         """Add the failed rows of a step, or of several that are fused."""
         for rows in tables:
-            for step, error in zip(failed_in(steps, rows), rows["_error"].to_pylist(), strict=True):
-                key = (step, error["type"])
-                self.errors[key] += 1
-                self.samples.setdefault(key, error["message"])
+            error = one_chunk(rows["_error"])
+            found = pa.table(
+                {
+                    "step": pa.array(failed_in(steps, rows), pa.string()),
+                    "type": error.field("type"),
+                    "message": error.field("message"),
+                }
+            )
+            # one thread: with more of them "first" is any
+            kinds = found.group_by(["step", "type"], use_threads=False).aggregate(
+                [("message", "first"), ([], "count_all")]
+            )
+            for kind in kinds.to_pylist():
+                key = (kind["step"], kind["type"])
+                self.errors[key] += kind["count_all"]
+                self.samples.setdefault(key, kind["message_first"])
 
     def take_outcomes(self, steps: Sequence[str], outcome: np.ndarray, packed: np.ndarray) -> None:
         """Add what a step, or each of several that are fused, did with the records of one shard."""
