@@ -13,7 +13,7 @@ import pyarrow as pa
 from batch_provider.domain.accept import AcceptPolicy
 from batch_provider.domain.errors import InvalidExpressionError
 from batch_provider.domain.spec import JobSpec, StepSpec
-from batch_provider.engine.block import Block
+from batch_provider.engine.block import SLICE_ROWS, Block
 from batch_provider.engine.invoke import PER_RECORD, Calls, RecordError, UserFunction, no_cyclic_gc
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,9 @@ class Acceptance:
         has_variables, has_failures = bool(referenced_variables(sql)), uses_failures(sql)
         taken: list[np.ndarray] = []
         errors: dict[int, RecordError] = {}
-        for inside, rows in block.slices(positions, self.columns):
+        # the few columns of an expression are decoded already; what is made for each record is not
+        at_a_time = SLICE_ROWS if has_variables or has_failures else len(block)
+        for inside, rows in block.slices(positions, self.columns, at_a_time):
             payload = self._with_absent(sql, rows if rows.column_names else _blank(len(inside)), block)
             texts = block.variables(inside, self._initial) if has_variables else None
             found = self._evaluator.accepts(
