@@ -99,8 +99,9 @@ def measure(command: Sequence[str], *, out: Path, cwd: Path, env: dict[str, str]
 
 
 def _busy() -> float:
+    """Seconds that the processors were at work, for this machine or, where it is a virtual one, for others."""
     times = psutil.cpu_times()
-    return float(times.user + times.nice + times.system + times.irq + times.softirq)
+    return float(times.user + times.nice + times.system + times.irq + times.softirq + times.steal)
 
 
 def _sample(pid: int, out: Path, began: float, seen: _Seen, stop: threading.Event) -> None:
