@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from batch_provider.domain.errors import (
+    FencedError,
     GenerationGoneError,
     InvalidOptionError,
     StepsChangedError,
@@ -112,7 +113,10 @@ class Generation(StoredGeneration):
         highest, close = self.latest(step, shard.id)
         if close is not None:
             return close
-        held = take(self, step, shard.id, lambda identity, seen: self._seal(identity, seen, step, shard, info))
+        try:
+            held = take(self, step, shard.id, lambda identity, seen: self._seal(identity, seen, step, shard, info))
+        except FencedError:  # a task that nobody expected any more has claimed it: what it did is sealed instead
+            return self.seal(step, shard, info)
         return held.abandon("its task ended without closing its attempt" if highest else "its task never started")
 
     def _seal(self, identity: ClaimId, seen: Seen, step: str, shard: ShardRef, info: AttemptInfo) -> HeldClaim:

@@ -127,18 +127,35 @@ def test_one_that_looks_again_and_again_claims_in_the_end():
     assert held.claim.id.epoch == 7
 
 
-def test_a_seal_keeps_what_a_task_did_while_on_complete_stood_still(tokens):
+@pytest.mark.parametrize("token", ["ffffffff", "00000000"], ids=["higher", "lower"])
+def test_a_seal_keeps_what_a_task_did_while_on_complete_stood_still(tokens, token):
     step = Step(dies_at=5)
     run, meanwhile = loaded(step)
     with pytest.raises(Killed):
         run.process(run.job.steps[0], "01")
     meanwhile.append(lambda: run.process(run.job.steps[0], "01"))
-    tokens += ["22222222", "ffffffff", "00000000"]  # of the result, of the seal, of the task
+    tokens += ["22222222", token, "77777777"]  # of the result, of the seal, of the task
 
     result = run.complete()
 
     assert sorted(set(step.seen)) == list(range(10))
     assert (result.successful_records, result.not_run_records) == (10, 0)
+
+
+def test_a_task_that_claims_while_on_complete_seals_is_sealed_as_it_is(tokens):
+    """It was taken for dead; it finds out before its next block."""
+    step = Step()
+    run, meanwhile = loaded(step)
+    late = []
+    meanwhile.append(lambda: late.append(run.generation.claim("s1", "01", run.info)))
+    tokens += ["22222222", "00000000", "ffffffff"]
+
+    result = run.complete()
+
+    assert result.not_run_records == 10
+    with pytest.raises(FencedError):
+        process_shard(ShardTask(run.job, run.job.steps[0], late[0], run.clock))
+    assert step.seen == []
 
 
 def test_rows_of_older_code_are_known_though_a_newer_one_claimed_the_same_epoch(tokens):
