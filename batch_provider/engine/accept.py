@@ -18,6 +18,9 @@ from batch_provider.engine.invoke import PER_RECORD, Calls, RecordError, UserFun
 
 log = logging.getLogger(__name__)
 
+PLAIN_ROWS = 4 * SLICE_ROWS
+"""Records of which an expression over columns alone is asked at a time: nothing is made for each of them."""
+
 
 class Acceptance:
     """The acceptance rule of one step.
@@ -70,8 +73,7 @@ class Acceptance:
         has_variables, has_failures = bool(referenced_variables(sql)), uses_failures(sql)
         taken: list[np.ndarray] = []
         errors: dict[int, RecordError] = {}
-        # the few columns of an expression are decoded already; what is made for each record is not
-        at_a_time = SLICE_ROWS if has_variables or has_failures else len(block)
+        at_a_time = SLICE_ROWS if has_variables or has_failures else PLAIN_ROWS
         for inside, rows in block.slices(positions, self.columns, at_a_time):
             payload = self._with_absent(sql, rows if rows.column_names else _blank(len(inside)), block)
             texts = block.variables(inside, self._initial) if has_variables else None

@@ -16,8 +16,8 @@ from batch_provider.domain.layout import WINDOW_ROWS, ShardRef, Span, tiles
 from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import FAILED_BEFORE, CloseOutcome, Outcome
 from batch_provider.engine.block import OUTCOME_BITS, has_failed
+from batch_provider.engine.generation_store import GenerationStore
 from batch_provider.engine.outcomes import failed_in, unpack
-from batch_provider.engine.ports import GenerationStore
 from batch_provider.engine.rows import one_chunk
 
 Closes = Mapping[tuple[str, str], Close]

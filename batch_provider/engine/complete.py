@@ -23,8 +23,9 @@ from batch_provider.domain.text import count
 from batch_provider.engine.account import Account, Closes, reconcile
 from batch_provider.engine.dead_letters import write_dead_letters
 from batch_provider.engine.fingerprint import fingerprint
+from batch_provider.engine.generation_store import GenerationStore
 from batch_provider.engine.invoke import RecordError
-from batch_provider.engine.ports import Clock, GenerationStore
+from batch_provider.engine.ports import Clock
 from batch_provider.engine.publish import publish
 from batch_provider.engine.targets import Targets
 

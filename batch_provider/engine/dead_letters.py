@@ -14,9 +14,9 @@ from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import FAILED_BEFORE, Outcome
 from batch_provider.engine.account import Closes
 from batch_provider.engine.block import OUTCOME_BITS
+from batch_provider.engine.generation_store import GenerationStore, StoredReader
 from batch_provider.engine.joining import concat_by_name
 from batch_provider.engine.outcomes import failed_in
-from batch_provider.engine.ports import GenerationStore, StoredReader
 
 PART_ROWS = 50_000
 THREADS = 2

@@ -227,8 +227,8 @@ def _errors(conn: DuckDBPyConnection, expression: str, failed: pa.Table) -> Erro
             conn.execute(statement, [row]).fetchall()
         except (duckdb.DataError, duckdb.InvalidInputException, duckdb.OutOfMemoryException) as error:
             return _described(error)
-        # Unreachable as far as is known: the row is here because the expression raised for it.
-        return "ExpressionError", "the expression cannot be evaluated for this record"  # pragma: no cover
+        # not known to happen: the row is here because the expression raised for it
+        return "ExpressionError", "the expression cannot be evaluated for this record"
 
     alike: dict[str, list[int]] = {}
     for record in failed.to_pylist():

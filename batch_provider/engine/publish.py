@@ -12,7 +12,7 @@ from batch_provider.domain.result import BatchJobResult
 from batch_provider.domain.spec import JobSpec, WriterSpec
 from batch_provider.engine.account import Closes
 from batch_provider.engine.block import OUTCOME_BITS
-from batch_provider.engine.ports import GenerationStore
+from batch_provider.engine.generation_store import GenerationStore
 from batch_provider.engine.targets import BlockWriter, Targets, Written, WrittenBlock
 
 

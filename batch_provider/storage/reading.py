@@ -20,9 +20,9 @@ from batch_provider.domain.errors import CheckpointMissingError
 from batch_provider.domain.layout import FileRef, Span, tiles
 from batch_provider.domain.names import INPUT_PHASE, RESERVED_COLUMNS, SIDE_COLUMNS
 from batch_provider.domain.outcome import Outcome
+from batch_provider.engine.generation_store import Each
 from batch_provider.engine.joining import concat_by_name
 from batch_provider.engine.outcomes import failed_in
-from batch_provider.engine.ports import Each
 from batch_provider.storage.blobs import Blobs, LocalBlobs
 from batch_provider.storage.checkpoints import CheckpointFile, Footer, open_checkpoint
 
@@ -213,7 +213,7 @@ class ChainReader:
         return concat_by_name(parts)
 
     def pick(self, ids: np.ndarray, each: Each = map) -> pa.Table:
-        """See :class:`batch_provider.engine.ports.StoredReader`."""
+        """See :class:`batch_provider.engine.generation_store.StoredReader`."""
         files = [file for file in self._last.over(span_of(ids)) if len(inside(ids, file.span))]
         parts: list[pa.Table] = []
         for owners, alike in groupby(files, lambda file: dict(self._last.open(file).footer.owners)):

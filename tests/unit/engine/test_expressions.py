@@ -20,6 +20,7 @@ from batch_provider.domain.errors import InvalidExpressionError
 from batch_provider.engine.expressions import (
     EXACT_ERRORS,
     ExpressionEvaluator,
+    _errors,
     check_expression,
     referenced_variables,
     resolve_columns,
@@ -544,3 +545,11 @@ def test_an_evaluator_can_be_closed_twice_and_used_again():
     evaluator.close()
     assert evaluator.evaluate("n", block).values.to_pylist() == [1]
     evaluator.close()
+
+
+def test_a_row_that_raises_among_others_and_not_alone_fails_all_the_same():
+    """Not known to happen; its record must not be lost from the errors if it does."""
+    table = pa.table({"n": [1], "__batch_row": [0]})
+    assert _errors(connect(), "n > 0", table) == {
+        0: ("ExpressionError", "the expression cannot be evaluated for this record")
+    }
