@@ -41,7 +41,10 @@ class Generation(StoredGeneration):
             GenerationGoneError: it has been purged.
         """
         self._check(job)
-        return take(self, step, shard_id, lambda identity, seen: self._work(identity, seen, step, shard_id, info, job))
+        held, _ = take(
+            self, step, shard_id, lambda identity, seen: self._work(identity, seen, step, shard_id, info, job)
+        )
+        return held
 
     def _work(
         self, identity: ClaimId, seen: Seen, step: str, shard_id: str, info: AttemptInfo, job: JobSpec | None
@@ -114,9 +117,13 @@ class Generation(StoredGeneration):
         if close is not None:
             return close
         try:
-            held = take(self, step, shard.id, lambda identity, seen: self._seal(identity, seen, step, shard, info))
+            held, seen = take(
+                self, step, shard.id, lambda identity, seen: self._seal(identity, seen, step, shard, info)
+            )
         except FencedError:  # a task that nobody expected any more has claimed it: what it did is sealed instead
             return self.seal(step, shard, info)
+        if seen.close is not None and seen.close.files == held.files:  # it has ended by itself since the first look
+            return held.end_as(seen.close)
         return held.abandon("its task ended without closing its attempt" if highest else "its task never started")
 
     def _seal(self, identity: ClaimId, seen: Seen, step: str, shard: ShardRef, info: AttemptInfo) -> HeldClaim:

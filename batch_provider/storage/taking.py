@@ -50,8 +50,8 @@ def look(generation: StoredGeneration, step: str, shard_id: str, own: Sequence[C
 
 def take(
     generation: StoredGeneration, step: str, shard_id: str, make: Callable[[ClaimId, Seen], HeldClaim]
-) -> HeldClaim:
-    """Claim (step, shard).
+) -> tuple[HeldClaim, Seen]:
+    """Claim (step, shard); returns the claim that holds, and over what it was put.
 
     A process may stand still after it has looked, while others work, and put its claim when they have ended. With the
     same epoch and the higher token it would then be the truth, and know nothing of their work. So it looks again when
@@ -77,7 +77,7 @@ def take(
             break
     for passed_over in held[:-1]:
         passed_over.abandon("other attempts had worked since it looked; it claimed again")
-    return held[-1]
+    return held[-1], seen
 
 
 def _put(generation: StoredGeneration, claim: Claim) -> None:

@@ -203,6 +203,16 @@ class HeldClaim:
         """Close it as it was claimed: whatever its files hold is the work of others."""
         return self.close(CloseOutcome.ABANDONED, self.tally.with_work(Tally(), 0.0), fingerprint="", reason=reason)
 
+    def end_as(self, earlier: Close) -> Close:
+        """Close it as the attempt ended that it was put over, with the same files; the work was of that one."""
+        return self.close(
+            earlier.outcome,
+            self.tally.with_work(Tally(), 0.0),
+            fingerprint=earlier.fingerprint,
+            reason=earlier.reason,
+            stacks=earlier.stacks,
+        )
+
     def close(
         self,
         outcome: CloseOutcome,

@@ -139,7 +139,8 @@ def test_a_seal_keeps_what_a_task_did_while_on_complete_stood_still(tokens, toke
     result = run.complete()
 
     assert sorted(set(step.seen)) == list(range(10))
-    assert (result.successful_records, result.not_run_records) == (10, 0)
+    assert (result.state, result.successful_records, result.not_run_records) == (JobState.SUCCESSFUL, 10, 0)
+    assert result.step("s1").processed == 10, "nothing is counted twice; of the killed block nothing was told"
 
 
 def test_a_task_that_claims_while_on_complete_seals_is_sealed_as_it_is(tokens):
