@@ -140,6 +140,23 @@ def fused() -> None:
 
 
 @manual
+def left_in_place() -> None:
+    """The input is not copied; an order of 666 has the file written again while the job is at work."""
+    source = Files("{{ params.input }}", copy=False)
+    with BatchJob("orders", source=source, max_failed_records=3, block_size=5, shards=2) as job:
+
+        @job.step
+        def check(record: dict[str, Any], *, params: dict[str, Any]) -> None:
+            validate(record)
+            if record["amount"] == 666:
+                Path(params["input"]).write_text("id,amount\n1,1\n")
+
+        job.sql_step("price", checks={"too dear": "amount < 1000"}, assign={"twice": "amount * 2"})
+        job.aggregator("store", size=4)(store)
+        job.on_complete(report)
+
+
+@manual
 def fused_by_hand() -> None:
     with DAG("unused", schedule=None):
         job = orders(max_failed_records=3, block_size=5, shards=2, fuse_steps=True).spec
@@ -333,6 +350,7 @@ purging()
 small()
 small_by_hand()
 fused()
+left_in_place()
 fused_by_hand()
 strict()
 eight()

@@ -246,6 +246,29 @@ def test_the_output_of_another_task_is_the_input_of_vectorised_steps(run):
     assert sorted(map(sorted, done.written("stored"))) == [[0, 2, 4], [6, 8, 10, 12]]
 
 
+def test_an_input_is_read_where_it_is(run, orders):
+    done = run("left_in_place", orders(-1, *range(16), 2000, "7,a field too many"))
+
+    assert done.state == "success"
+    assert {(error.exception, error.step, error.count) for error in done.result.errors} == {
+        ("MalformedRecord", "input", 1),
+        ("NegativeAmountError", "check", 1),
+        ("CheckFailed", "price", 1),
+    }
+    assert sorted(amount for group in done.written("stored") for amount in group) == list(range(0, 32, 2))
+    assert done.store.blobs.files(f"{done.store.latest().base}/input") == []
+    assert len(done.result.dead_letters) == 3
+
+
+def test_an_input_that_changes_under_a_job_ends_it_with_what_to_do(run, orders):
+    done = run.without_waiting("left_in_place", orders(*range(18), 666, 1))
+
+    assert done.state == "failed"
+    assert "since it was loaded with copy=False" in done.log
+    assert "Put the same file back with its time of change, or clear the load task with Downstream" in done.log
+    assert done.written("stored") == []
+
+
 def test_a_writer_reaches_its_table_through_an_airflow_connection(run, orders, tmp_path, monkeypatch):
     path = tmp_path / "warehouse.db"
     monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps({"conn_type": "sqlite", "host": str(path)}))
