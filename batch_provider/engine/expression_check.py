@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 from batch_provider.domain.errors import InvalidExpressionError
+from batch_provider.engine.expression_functions import fold, why_not
 from batch_provider.engine.sandbox import shared
 
 VARIABLES, FAILURES = "variables", "failures"
@@ -45,8 +46,7 @@ _REFUSED = {
     "GROUPING_FUNCTION": "grouping() is not allowed, it sees one record at a time",
     "OPERATOR_UNPACK": "UNPACK is not allowed, name the columns",
 }
-_MACROS = {"date_add", "days_in_month", "fdiv", "fmod", "if", "nullif", "split_part"}
-_NEVER = re.compile(r"__.*|json_(de)?serialize_.*|current_.*|version|age|invoke")  # DuckDB calls them constant
+_PATTERNS = re.compile(r"regexp_(matches|full_match|extract|extract_all|replace|split_to_array)")
 _LAMBDAS = re.compile(r"(list_|array_)?(apply|filter|reduce|transform)")
 
 
@@ -167,29 +167,25 @@ def _check_function(expression: str, node: dict[str, Any]) -> None:
     after_first = [argument["expression"] for argument in node.get("arguments", ())][1:]
     if _LAMBDAS.fullmatch(name) and any(a.get("syntax_type") == "SINGLE_ARROW" for a in after_first):
         raise InvalidExpressionError(expression, "a lambda is written as lambda x: x + 1, not with an arrow")
-    kinds = _functions().get(name)
-    if kinds is None:
-        raise InvalidExpressionError(expression, f"there is no function {name}()")
-    if "scalar" in kinds:
-        return
-    if "aggregate" in kinds:
-        raise InvalidExpressionError(expression, f"{name}() needs many records, it sees one record at a time")
-    raise InvalidExpressionError(expression, f"{name}() is not allowed, it depends on more than the record")
+    if reason := why_not(name) or _bad_pattern(name, [a["expression"] for a in node.get("arguments", ())]):
+        raise InvalidExpressionError(expression, reason)
 
 
-@lru_cache(maxsize=1)
-def _functions() -> dict[str, set[str]]:
-    """The kinds of every function; ``scalar`` for those that may be used."""
-    query = "SELECT function_name, function_type, stability::VARCHAR FROM duckdb_functions()"
-    rows = shared().run(lambda conn: conn.execute(query).fetchall())
-    found: dict[str, set[str]] = {}
-    for name, kind, stability in rows:
-        macro = kind == "macro" and (name in _MACROS or name.startswith(("list_", "array_")))
-        constant = kind == "scalar" and stability == "CONSISTENT"
-        usable = (macro or constant) and not _NEVER.fullmatch(name)
-        refused = "refused" if kind in {"scalar", "macro"} else kind
-        found.setdefault(fold(name), set()).add("scalar" if usable else refused)
-    return {name: kinds - {"scalar"} if "refused" in kinds else kinds for name, kinds in found.items()}
+def _bad_pattern(name: str, arguments: list[dict[str, Any]]) -> str | None:
+    """Why a constant regular expression is none. DuckDB 2.0.0 says so when it binds, 2.0.1 for each record."""
+    import duckdb
+
+    without_options = 3 if name == "regexp_replace" else 2
+    if not _PATTERNS.fullmatch(name) or len(arguments) != without_options:
+        return None
+    literal = arguments[1].get("literal") or {}
+    if literal.get("kind") != "STRING":
+        return None
+    try:
+        shared().run(lambda conn: conn.execute("SELECT regexp_matches('', ?)", [literal["text"]]).fetchall())
+    except duckdb.Error as error:
+        return str(error).partition("Error: ")[2].partition("\n")[0]
+    return None
 
 
 def _tree(expression: str) -> Any:
@@ -235,8 +231,3 @@ def _parsed(expression: str, *queries: str) -> list[dict[str, Any]]:
         raise InvalidExpressionError(expression, "it is nested too deeply") from None
     except duckdb.Error as error:
         raise InvalidExpressionError(expression, f"it cannot be parsed ({str(error).partition(chr(10))[0]})") from None
-
-
-def fold(name: str) -> str:
-    """As DuckDB compares names: ASCII letters in lower case."""
-    return name.encode(errors="surrogatepass").lower().decode(errors="surrogatepass")

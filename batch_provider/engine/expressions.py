@@ -18,11 +18,11 @@ from batch_provider.engine.expression_check import (
     FAILURES,
     VARIABLES,
     check_expression,
-    fold,
     referenced_variables,
     resolve_columns,
     uses_failures,
 )
+from batch_provider.engine.expression_functions import fold
 from batch_provider.engine.sandbox import DEFAULT_MEMORY, DEFAULT_TIMEOUT, Sandbox, shared
 
 if TYPE_CHECKING:
@@ -183,30 +183,87 @@ def _evaluate(conn: DuckDBPyConnection, expression: str, table: pa.Table) -> Eva
     values of all others, and then each failing row is evaluated alone for its message.
 
     Raises:
-        InvalidExpressionError: it cannot be evaluated over these columns, whatever the rows hold.
+        InvalidExpressionError: it cannot be bound to these columns, whatever the rows hold.
     """
-    import duckdb
-
     try:
-        try:
-            return Evaluation(_select(conn, f"({expression})", table), {})
-        except (duckdb.DataError, duckdb.InvalidInputException, duckdb.OutOfMemoryException):
-            guarded = _select(conn, f"TRY({{'value': ({expression})}})", table)
-    except (duckdb.DataError, duckdb.ProgrammingError, duckdb.NotSupportedError) as error:
-        reason = _described(error)[1].partition("\n")[0].rstrip(".!")
-        raise InvalidExpressionError(expression, reason) from None
-    failed = np.flatnonzero(pc.is_null(guarded).to_numpy())
+        return Evaluation(_select(conn, f"({expression})", table), {})
+    except _RaisedError:
+        values = _guarded(conn, expression, table)
+    failed = np.flatnonzero(pc.is_null(values).to_numpy())
     errors = _errors(conn, expression, table.take(failed)) if failed.size else {}
-    return Evaluation(pc.struct_field(guarded, "value"), errors)
+    kept = pc.struct_field(values, "value") if pa.types.is_struct(values.type) else values
+    return Evaluation(kept, errors)
+
+
+class _RaisedError(Exception):
+    """An expression raised while rows ran through it."""
 
 
 def _select(conn: DuckDBPyConnection, expression: str, table: pa.Table) -> pa.ChunkedArray:
+    """Its values. What binding refuses, no row could satisfy; what running raises, a row has caused.
+
+    Raises:
+        InvalidExpressionError: it cannot be bound.
+        _RaisedError: it can, and raised for some row. Which class DuckDB raises then says nothing: a time zone that
+            does not exist is a NotImplementedException, an empty list to reduce a bare Error.
+    """
+    import duckdb
+
     conn.register(_BLOCK, table)
     try:
-        return conn.sql(f'SELECT {expression} AS "value" FROM {_BLOCK}').to_arrow_table().column(0)
+        try:
+            bound = conn.sql(f'SELECT {expression} AS "value" FROM {_BLOCK}')
+        except duckdb.Error as error:
+            if _is_of_the_process(error):
+                raise
+            raise InvalidExpressionError(expression, _described(error)[1].partition("\n")[0].rstrip(".!")) from None
+        try:
+            return bound.to_arrow_table().column(0)
+        except duckdb.Error as error:
+            if _is_of_the_process(error):
+                raise
+            raise _RaisedError from error
     finally:
         with suppress(Exception):  # the error of the statement is the one to see
             conn.unregister(_BLOCK)
+
+
+def _is_of_the_process(error: Exception) -> bool:
+    """Whether an error is no record's: memory, a bug or an interruption."""
+    import duckdb
+
+    others = duckdb.InternalError | duckdb.FatalException | duckdb.InterruptException
+    return isinstance(error, duckdb.OperationalError | others)
+
+
+def _guarded(conn: DuckDBPyConnection, expression: str, table: pa.Table) -> pa.ChunkedArray:
+    """A struct ``value`` for each row, null where the expression raises.
+
+    ``TRY`` guards most of what DuckDB raises, not all: where it raises all the same, the rows are halved.
+    """
+    try:
+        return _select(conn, f"TRY({{'value': ({expression})}})", table)
+    except (_RaisedError, InvalidExpressionError):
+        # error() may not stand under TRY; without it the expression can be bound, or this would not be asked
+        if table.num_rows > 1:
+            half = table.num_rows // 2
+            parts = [_guarded(conn, expression, part) for part in (table.slice(0, half), table.slice(half))]
+            return _joined(parts)
+        return _alone(conn, expression, table)
+
+
+def _alone(conn: DuckDBPyConnection, expression: str, row: pa.Table) -> pa.ChunkedArray:
+    try:
+        return _select(conn, f"{{'value': ({expression})}}", row)
+    except _RaisedError:
+        return pa.chunked_array([pa.nulls(1)])
+
+
+def _joined(parts: list[pa.ChunkedArray]) -> pa.ChunkedArray:
+    """One after the other; a part in which every row raises has no type of its own."""
+    kinds = [part.type for part in parts if not pa.types.is_null(part.type)]
+    kind = kinds[0] if kinds else pa.null()
+    return pa.chunked_array([chunk.cast(kind) for part in parts for chunk in part.chunks], kind)
 
 
 def _errors(conn: DuckDBPyConnection, expression: str, failed: pa.Table) -> Errors:
@@ -225,7 +282,9 @@ def _errors(conn: DuckDBPyConnection, expression: str, failed: pa.Table) -> Erro
     def raised(statement: Statement, row: int) -> tuple[str, str]:
         try:
             conn.execute(statement, [row]).fetchall()
-        except (duckdb.DataError, duckdb.InvalidInputException, duckdb.OutOfMemoryException) as error:
+        except duckdb.Error as error:
+            if _is_of_the_process(error):
+                raise
             return _described(error)
         # not known to happen: the row is here because the expression raised for it
         return "ExpressionError", "the expression cannot be evaluated for this record"

@@ -553,3 +553,45 @@ def test_a_row_that_raises_among_others_and_not_alone_fails_all_the_same():
     assert _errors(connect(), "n > 0", table) == {
         0: ("ExpressionError", "the expression cannot be evaluated for this record")
     }
+
+
+RAISES_FOR_SOME = [
+    pytest.param("TIMESTAMP '2024-03-01' AT TIME ZONE zone", id="no-such-time-zone"),
+    pytest.param("list_reduce(l, lambda a, b: a + b)", id="reduce-an-empty-list"),
+    pytest.param("time_bucket(INTERVAL (len(l)) DAY, DATE '2024-03-01')", id="bucket-of-no-length"),
+    pytest.param("regexp_matches('x', pattern)", id="pattern"),
+]
+
+
+@pytest.mark.parametrize("expression", RAISES_FOR_SOME)
+@pytest.mark.parametrize("bad", [[2], [0, 1, 4], [0, 1, 2, 3, 4, 5]])
+def test_whatever_running_raises_is_the_records_even_of_all_of_them(evaluator, expression, bad):
+    rows = [{"zone": "UTC", "l": [1, 2], "pattern": "a"}] * 6
+    for row in bad:
+        rows[row] = {"zone": f"Nowhere/{row}", "l": [], "pattern": "("}
+    schema = pa.schema({"zone": pa.string(), "l": pa.list_(pa.int64()), "pattern": pa.string()})
+
+    found = evaluator.evaluate(expression, pa.Table.from_pylist(rows, schema))
+
+    assert sorted(found.errors) == bad
+    assert all(message for _, message in found.errors.values())
+    values = found.values.to_pylist()
+    assert [row for row, value in enumerate(values) if value is None] == bad
+    alone = [evaluator.evaluate(expression, pa.Table.from_pylist([row], schema)) for row in rows]
+    assert values == [one.values.to_pylist()[0] for one in alone], "a record's fate depends on itself alone"
+
+
+@pytest.mark.parametrize("function", ["regexp_matches(c, '(')", "regexp_replace(c, '[', '')", "c SIMILAR TO 'a**{'"])
+def test_a_constant_pattern_that_is_none_is_refused_while_the_dag_is_parsed(function):
+    with pytest.raises(InvalidExpressionError):
+        check_expression(function)
+
+
+def test_a_pattern_taken_literally_is_none_to_be_checked(evaluator):
+    found = evaluator.evaluate("regexp_matches(c, '(', 'l')", pa.table({"c": ["f(x)", "x"]}))
+    assert (found.values.to_pylist(), found.errors) == ([True, False], {})
+
+
+def test_memory_that_does_not_suffice_ends_the_task_and_fails_no_record(evaluator):
+    with pytest.raises(duckdb.OutOfMemoryException):
+        evaluator.evaluate("repeat(c, 3000000000)", pa.table({"c": ["x", "y"]}))
