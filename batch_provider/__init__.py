@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from batch_provider.domain.outcome import JobState, Outcome
     from batch_provider.domain.result import BatchJobResult
     from batch_provider.domain.spec import AggregatorSpec, CallPolicy, JobSpec, SqlSpec, StepSpec
-    from batch_provider.engine.vector_step import failed
+    from batch_provider.engine.steps.vector import failed
     from batch_provider.hooks.batch import BatchHook
     from batch_provider.notifications.notifier import BatchNotifier
     from batch_provider.operators.aggregate import BatchAggregatorOperator, BatchStreamOperator
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from batch_provider.operators.on_complete import BatchOnCompleteOperator
     from batch_provider.operators.purge import BatchPurgeOperator
     from batch_provider.operators.step import BatchStageOperator, BatchStepOperator
-    from batch_provider.storage.sources.files import Files
-    from batch_provider.storage.sources.records import Records
-    from batch_provider.storage.sources.sql import Sql
-    from batch_provider.storage.writers.parquet_files import ParquetFiles
-    from batch_provider.storage.writers.sql_table import SqlTable
+    from batch_provider.sources.files import Files
+    from batch_provider.sources.records import Records
+    from batch_provider.sources.sql import Sql
     from batch_provider.task_group import BatchJob
+    from batch_provider.writers.parquet.files import ParquetFiles
+    from batch_provider.writers.sql.table import SqlTable
 
 __version__ = "0.1.0"
 
@@ -84,7 +84,7 @@ _HOMES = {
     "BatchStepOperator": "operators.step",
     "BatchStreamOperator": "operators.aggregate",
     "CallPolicy": "domain.spec",
-    "Files": "storage.sources.files",
+    "Files": "sources.files",
     "InvalidOptionError": "domain.errors",
     "JobDefinitionError": "domain.errors",
     "JobFailedError": "domain.errors",
@@ -92,14 +92,14 @@ _HOMES = {
     "JobSpec": "domain.spec",
     "JobState": "domain.outcome",
     "Outcome": "domain.outcome",
-    "ParquetFiles": "storage.writers.parquet_files",
-    "Records": "storage.sources.records",
-    "Sql": "storage.sources.sql",
+    "ParquetFiles": "writers.parquet.files",
+    "Records": "sources.records",
+    "Sql": "sources.sql",
     "SqlSpec": "domain.spec",
-    "SqlTable": "storage.writers.sql_table",
+    "SqlTable": "writers.sql.table",
     "StepSpec": "domain.spec",
     "batch_deadline": "deadlines",
-    "failed": "engine.vector_step",
+    "failed": "engine.steps.vector",
 }
 
 

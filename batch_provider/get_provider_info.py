@@ -27,7 +27,7 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": [{"integration-name": _INTEGRATION, "python-modules": ["batch_provider.hooks.batch"]}],
-        "triggers": [{"integration-name": _INTEGRATION, "python-modules": ["batch_provider.triggers"]}],
+        "triggers": [{"integration-name": _INTEGRATION, "python-modules": ["batch_provider.operators.triggers"]}],
         "cli": ["batch_provider.cli.definition.get_cli_commands"],
         "task-decorators": [{"name": "batch_step", "class-name": "batch_provider.decorators.batch_step_task"}],
         "notifications": ["batch_provider.notifications.notifier.BatchNotifier"],

@@ -247,7 +247,7 @@ class BatchJob(JobNode):
         with placing(f" in step {name!r} of job {self.name!r}"):
             step = step_of_options(name, function, aggregator, options)
             if step.expressions:
-                from batch_provider.engine.expressions import check_expression
+                from batch_provider.engine.expressions.evaluate import check_expression
 
                 for expression in step.expressions:
                     check_expression(expression)

@@ -10,13 +10,13 @@ from typing import Any
 from batch_provider.config import Settings, load_settings
 from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.domain.instance import JobInstance
-from batch_provider.engine.clock import SystemClock
-from batch_provider.storage.blobs import AgingBlobs, LocalBlobs
-from batch_provider.storage.catalog import Catalog
-from batch_provider.storage.retention import Retention
-from batch_provider.storage.sources.access import LocalAccess
-from batch_provider.storage.store import InstanceStore
-from batch_provider.storage.tickets import Tickets
+from batch_provider.engine.ports.clock import SystemClock
+from batch_provider.sources.access import LocalAccess
+from batch_provider.storage.blobs.local import AgingBlobs, LocalBlobs
+from batch_provider.storage.instances.catalog import Catalog
+from batch_provider.storage.instances.retention import Retention
+from batch_provider.storage.instances.store import InstanceStore
+from batch_provider.storage.instances.tickets import Tickets
 
 
 def open_blobs(settings: Settings) -> AgingBlobs:

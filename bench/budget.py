@@ -28,8 +28,8 @@ PAGE = BENCH.parent / "docs" / "performance.md"
 RATE = 250
 
 PURPOSES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("load the input", ("engine/load.py",)),
-    ("on-complete: ledger, report, dead letters", ("engine/complete.py",)),
+    ("load the input", ("engine/load/load.py",)),
+    ("on-complete: ledger, report, dead letters", ("engine/complete/complete.py",)),
     ("author: validate", ("functions.py:validate",)),
     ("author: enrich", ("functions.py:make_enrich", "functions.py:enrich", "job.py:_record_steps", "vectorised.py:")),
     ("author: store, its Parquet files", ("job.py:_load_group", "job.py:_load_block", "job.py:_write", "job.py:load")),
@@ -37,27 +37,27 @@ PURPOSES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("durability: sync", ("blobs.py:LocalBlobs.sync",)),
     ("the writer of files", ("parquet_files.py:",)),
     ("reading: bytes and digest", ("checkpoints.py:open_checkpoint",)),
-    ("reading: decoding and joining", ("storage/reading.py:",)),
+    ("reading: decoding and joining", ("storage/reading/chain.py:",)),
     ("writing: encoding, digest, file", ("work.py:HeldClaim.checkpoint", "work.py:SharedFile")),
-    ("which records are accepted", ("engine/accept.py:Acceptance",)),
+    ("which records are accepted", ("engine/steps/accept.py:Acceptance",)),
     ("Arrow to dicts", ("Block.record_slices", "Block.records", "rows.py:to_python")),
     ("checking what was returned", ("PatchWriter.check", "patches.py:_problem")),
-    ("patches to columns", ("engine/patches.py:",)),
-    ("status, errors, outcomes", ("engine/commit.py:",)),
-    ("calling and timing", ("engine/invoke.py:",)),
-    ("SQL and Arrow steps", ("engine/vector_step.py:", "engine/expressions.py:")),
+    ("patches to columns", ("engine/columns/patches.py:",)),
+    ("status, errors, outcomes", ("engine/process/commit.py:",)),
+    ("calling and timing", ("engine/calls/invoke.py:",)),
+    ("SQL and Arrow steps", ("engine/steps/vector.py:", "engine/expressions/evaluate.py:")),
 )
 AROUND: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "the step around all this",
-        ("engine/record_step.py:", "engine/aggregate.py:", "engine/write_step.py:", "engine/fused"),
+        ("engine/steps/record.py:", "engine/steps/aggregate.py:", "engine/steps/write.py:", "engine/fused"),
     ),
-    ("the block loop, progress, limits", ("engine/process.py:", "testing/local.py:")),
+    ("the block loop, progress, limits", ("engine/process/process.py:", "testing/local.py:")),
 )
 """For what none of the purposes above takes."""
 START = "starting: imports, declaring the job"
 """What has no other purpose."""
-WHOLE_PHASES = ("engine/load.py", "engine/complete.py")
+WHOLE_PHASES = ("engine/load/load.py", "engine/complete/complete.py")
 
 
 @dataclass(frozen=True)

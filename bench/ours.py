@@ -28,9 +28,9 @@ import pyarrow.compute
 import pyarrow.parquet  # noqa: F401
 
 from batch_provider.domain.fused import CheckpointStep, checkpoint_steps
-from batch_provider.storage.blobs import LocalBlobs
-from batch_provider.storage.sources.files import Files
-from batch_provider.storage.store import read_result
+from batch_provider.sources.files import Files
+from batch_provider.storage.blobs.local import LocalBlobs
+from batch_provider.storage.instances.store import read_result
 from batch_provider.testing import LocalRun
 from bench.orders.job import Form, missing, orders_job
 

@@ -20,9 +20,9 @@ from typing import Any
 from batch_provider.domain.accept import AcceptPolicy
 from batch_provider.domain.limits import FailureLimit
 from batch_provider.domain.spec import AggregatorSpec, JobSpec, StepSpec
-from batch_provider.engine.ports import SourceAccess
-from batch_provider.storage.blobs import LocalBlobs
-from batch_provider.storage.sources.files import Files
+from batch_provider.engine.ports.store import SourceAccess
+from batch_provider.sources.files import Files
+from batch_provider.storage.blobs.local import LocalBlobs
 from batch_provider.testing import LocalRun
 
 PHASES = ("load", "validate", "enrich", "store", "quarantine", "on_complete")

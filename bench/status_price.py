@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from batch_provider.domain.tally import Tally
-from batch_provider.storage.checkpoints import Footer, encode
+from batch_provider.storage.reading.checkpoint_file import Footer, encode
 from bench import ours
 from bench.environments import BENCH
 from bench.orders.generate import customers_file, orders_file

@@ -21,12 +21,12 @@ from batch_provider.cli.runs import ALIVE, NoDatabaseError, is_alive, run_states
 from batch_provider.config import load_settings
 from batch_provider.domain.errors import BatchError, InvalidOptionError
 from batch_provider.domain.result import BatchJobResult
-from batch_provider.engine.clock import SystemClock
+from batch_provider.engine.complete.report import render_report
+from batch_provider.engine.ports.clock import SystemClock
 from batch_provider.engine.purge import Removal, purge
-from batch_provider.engine.report import render_report
-from batch_provider.storage.catalog import Catalog
-from batch_provider.storage.store import InstanceStore
-from batch_provider.storage.view import InstanceView
+from batch_provider.storage.instances.catalog import Catalog
+from batch_provider.storage.instances.store import InstanceStore
+from batch_provider.storage.views.instance_view import InstanceView
 
 _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 

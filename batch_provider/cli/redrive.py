@@ -13,7 +13,7 @@ from batch_provider.cli.runs import ALIVE
 from batch_provider.domain.errors import NotLoadedError, RedriveRefusedError
 from batch_provider.domain.instance import JobInstance
 from batch_provider.domain.result import BatchJobResult
-from batch_provider.storage.redrive import RedriveTarget, redrive_targets
+from batch_provider.storage.instances.redrive_targets import RedriveTarget, redrive_targets
 
 
 def redrive(args: Namespace) -> None:

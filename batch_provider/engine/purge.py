@@ -12,7 +12,7 @@ from typing import Protocol
 
 from batch_provider.domain.errors import BatchError
 from batch_provider.domain.instance import JobInstance
-from batch_provider.engine.ports import Clock
+from batch_provider.engine.ports.store import Clock
 
 log = logging.getLogger(__name__)
 

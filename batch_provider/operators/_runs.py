@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from batch_provider.domain.instance import JobInstance
-from batch_provider.storage.tickets import Ticket
+from batch_provider.storage.instances.tickets import Ticket
 
 _ENDED = frozenset({"success", "failed", "skipped", "upstream_failed", "removed"})
 _AT_A_TIME = 50  # run ids go into the query of a URL

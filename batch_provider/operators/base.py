@@ -12,7 +12,7 @@ from batch_provider import wiring
 from batch_provider.domain.instance import AttemptInfo, JobInstance
 from batch_provider.domain.spec import JobSpec
 from batch_provider.operators._run_info import attempt_info, business_date, job_instance
-from batch_provider.storage.store import InstanceStore
+from batch_provider.storage.instances.store import InstanceStore
 
 if TYPE_CHECKING:
     import jinja2

@@ -10,13 +10,13 @@ from batch_provider import wiring
 from batch_provider.domain.errors import JobDefinitionError
 from batch_provider.domain.instance import Manifest
 from batch_provider.domain.spec import ORDERED, JobSpec
-from batch_provider.engine.load import load_instance
+from batch_provider.engine.load.load import load_instance
 from batch_provider.operators._failures import airflow_errors
 from batch_provider.operators._runs import still_at_work
 from batch_provider.operators.base import BatchOperator, DeclaredJob
 from batch_provider.operators.on_complete import BatchOnCompleteOperator
-from batch_provider.storage.store import InstanceStore
-from batch_provider.storage.tickets import Tickets
+from batch_provider.storage.instances.store import InstanceStore
+from batch_provider.storage.instances.tickets import Tickets
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -80,7 +80,7 @@ class BatchJobOperator(BatchOperator):
         ticket = line.take(instance, manifest.generation, self._last_task())
         waiting_for = still_at_work(instance.dag_id, line.before(ticket.id))
         if waiting_for:
-            from batch_provider.triggers import BatchTurnTrigger
+            from batch_provider.operators.triggers import BatchTurnTrigger
 
             self.log.info("Loaded; waits for %s", ", ".join(other.run_id for other in waiting_for))
             turn = BatchTurnTrigger(instance.dag_id, instance.job, str(ticket.id), manifest.generation)

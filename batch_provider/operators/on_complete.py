@@ -8,14 +8,14 @@ from batch_provider import wiring
 from batch_provider.domain.errors import JobFailedError
 from batch_provider.domain.result import BatchJobResult
 from batch_provider.domain.spec import JobSpec
-from batch_provider.engine.complete import complete, load_failed
-from batch_provider.engine.invoke import UserFunction
-from batch_provider.engine.report import render_report
+from batch_provider.engine.calls.invoke import UserFunction
+from batch_provider.engine.complete.complete import complete, load_failed
+from batch_provider.engine.complete.report import render_report
 from batch_provider.operators._failures import airflow_errors
 from batch_provider.operators.alerts import alert_failures
 from batch_provider.operators.base import BatchOperator, DeclaredJob
-from batch_provider.storage.completion import Completion
-from batch_provider.storage.writers.targets import DatabaseTargets
+from batch_provider.storage.instances.completion import Completion
+from batch_provider.writers.targets import DatabaseTargets
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

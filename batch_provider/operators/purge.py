@@ -11,7 +11,7 @@ from airflow.sdk import BaseOperator
 from batch_provider import wiring
 from batch_provider.config import load_settings
 from batch_provider.domain.errors import InvalidOptionError, StorageError
-from batch_provider.engine.clock import SystemClock
+from batch_provider.engine.ports.clock import SystemClock
 from batch_provider.engine.purge import PurgeReport, purge
 from batch_provider.operators._failures import airflow_errors
 from batch_provider.operators._runs import is_alive

@@ -9,11 +9,11 @@ from batch_provider import wiring
 from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.domain.fused import CheckpointStep, checkpoint_steps
 from batch_provider.domain.spec import JobSpec
-from batch_provider.engine.process import ShardTask, process_shard
+from batch_provider.engine.process.process import ShardTask, process_shard
 from batch_provider.operators._failures import airflow_errors
 from batch_provider.operators.alerts import late_alert
 from batch_provider.operators.base import BatchOperator, DeclaredJob
-from batch_provider.storage.writers.targets import DatabaseTargets
+from batch_provider.writers.targets import DatabaseTargets
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from batch_provider.domain.spec import AggregatorSpec, JobSpec, StepSpec
-from batch_provider.storage.sources.access import LocalAccess
+from batch_provider.sources.access import LocalAccess
 from batch_provider.testing.local import LocalRun
 
 if TYPE_CHECKING:
-    from batch_provider.engine.ports import Source, SourceAccess
-    from batch_provider.storage.blobs import AgingBlobs, Blobs
+    from batch_provider.engine.ports.store import Source, SourceAccess
+    from batch_provider.storage.blobs.local import AgingBlobs, Blobs
 
 
 class Killed(BaseException):

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from batch_provider.storage.disk import Disk
+from batch_provider.storage.blobs.disk import Disk
 
 if TYPE_CHECKING:
-    from batch_provider.engine.ports import SourceAccess
-    from batch_provider.storage.blobs import Blobs
+    from batch_provider.engine.ports.store import SourceAccess
+    from batch_provider.storage.blobs.local import Blobs
 
 
 @dataclass(frozen=True)

@@ -17,24 +17,24 @@ from batch_provider.domain.instance import AttemptInfo, JobInstance
 from batch_provider.domain.names import RESERVED_COLUMNS, default_instance_id
 from batch_provider.domain.result import BatchJobResult
 from batch_provider.domain.spec import JobSpec, StepSpec
-from batch_provider.engine.clock import SystemClock
-from batch_provider.engine.complete import complete
-from batch_provider.engine.invoke import UserFunction
-from batch_provider.engine.joining import concat_by_name
-from batch_provider.engine.kept import kept_values
-from batch_provider.engine.load import load_instance
-from batch_provider.engine.ports import Clock, Source, SourceAccess
-from batch_provider.engine.process import ShardTask, process_shard
-from batch_provider.engine.rows import to_python
-from batch_provider.engine.stream import StreamTask, process_stream
-from batch_provider.storage.blobs import Blobs, MemoryBlobs
-from batch_provider.storage.completion import Completion
-from batch_provider.storage.generation import Generation
-from batch_provider.storage.ledger import live_ledger
-from batch_provider.storage.sources.access import LocalAccess
-from batch_provider.storage.sources.records import Records
-from batch_provider.storage.store import InstanceStore
-from batch_provider.storage.writers.targets import DatabaseTargets
+from batch_provider.engine.calls.invoke import UserFunction
+from batch_provider.engine.columns.joining import concat_by_name
+from batch_provider.engine.columns.kept import kept_values
+from batch_provider.engine.columns.rows import to_python
+from batch_provider.engine.complete.complete import complete
+from batch_provider.engine.load.load import load_instance
+from batch_provider.engine.ports.clock import SystemClock
+from batch_provider.engine.ports.store import Clock, Source, SourceAccess
+from batch_provider.engine.process.process import ShardTask, process_shard
+from batch_provider.engine.steps.stream import StreamTask, process_stream
+from batch_provider.sources.access import LocalAccess
+from batch_provider.sources.records import Records
+from batch_provider.storage.blobs.local import Blobs, MemoryBlobs
+from batch_provider.storage.claims.generation import Generation
+from batch_provider.storage.instances.completion import Completion
+from batch_provider.storage.instances.store import InstanceStore
+from batch_provider.storage.views.ledger import live_ledger
+from batch_provider.writers.targets import DatabaseTargets
 
 
 class LocalRun:

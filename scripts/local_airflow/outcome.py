@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 
-from batch_provider.engine.report import render_report
-from batch_provider.storage.store import InstanceStore, read_result
+from batch_provider.engine.complete.report import render_report
+from batch_provider.storage.instances.store import InstanceStore, read_result
 from scripts.local_airflow.client import AirflowClient
 from scripts.local_airflow.progress import find_instances
 

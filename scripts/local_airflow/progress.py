@@ -10,11 +10,11 @@ from typing import Final
 
 from batch_provider.domain.errors import StorageError
 from batch_provider.domain.instance import JobInstance
-from batch_provider.engine.clock import SystemClock
+from batch_provider.engine.ports.clock import SystemClock
 from batch_provider.storage import paths
-from batch_provider.storage.blobs import LocalBlobs
-from batch_provider.storage.generation import Generation
-from batch_provider.storage.store import InstanceStore
+from batch_provider.storage.blobs.local import LocalBlobs
+from batch_provider.storage.claims.generation import Generation
+from batch_provider.storage.instances.store import InstanceStore
 from scripts.local_airflow.client import RunProgress
 
 _LINE_SECONDS: Final = 3.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from batch_provider.storage.blobs import LocalBlobs, MemoryBlobs
-from batch_provider.storage.sources.records import Records
+from batch_provider.sources.records import Records
+from batch_provider.storage.blobs.local import LocalBlobs, MemoryBlobs
 from batch_provider.testing.contracts import AgingBlobsContract, SourceContract
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from batch_provider.storage.disk import Disk
+from batch_provider.storage.blobs.disk import Disk
 from batch_provider.testing import Point
 
 

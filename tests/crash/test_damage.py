@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from batch_provider.domain.errors import CorruptCheckpointError
-from batch_provider.storage.blobs import LocalBlobs
+from batch_provider.storage.blobs.local import LocalBlobs
 from batch_provider.testing import FakeClock, LocalRun
 from tests.builders import Killed, Step, failures, job_of, numbers
 from tests.crash.forks import STOPPED

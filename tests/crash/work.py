@@ -15,10 +15,10 @@ import pyarrow.parquet as pq
 
 from batch_provider import AcceptPolicy, BatchJob, BatchJobResult, Files, JobSpec, ParquetFiles, SqlTable
 from batch_provider.domain.fused import checkpoint_steps
-from batch_provider.engine.clock import SystemClock
-from batch_provider.storage.blobs import LocalBlobs
-from batch_provider.storage.disk import Disk
-from batch_provider.storage.sources.access import LocalAccess
+from batch_provider.engine.ports.clock import SystemClock
+from batch_provider.sources.access import LocalAccess
+from batch_provider.storage.blobs.disk import Disk
+from batch_provider.storage.blobs.local import LocalBlobs
 from batch_provider.testing import Fault, Faults, FaultyAccess, FaultyDisk, LocalRun, kill, stop
 from tests.crash.power import VolatileDisk
 

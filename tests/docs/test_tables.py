@@ -26,8 +26,8 @@ from batch_provider.domain.limits import FailureLimit
 from batch_provider.domain.result import ErrorCount, StepResult
 from batch_provider.domain.spec import SCHEDULING, AggregatorSpec, CallPolicy, StepSpec
 from batch_provider.get_provider_info import get_provider_info
-from batch_provider.storage.blobs import LocalBlobs
-from batch_provider.storage.view import InstanceView
+from batch_provider.storage.blobs.local import LocalBlobs
+from batch_provider.storage.views.instance_view import InstanceView
 from batch_provider.testing import LocalRun
 from tests.docs.pages import DOCS, checked_tables, code, code_blocks
 

@@ -26,10 +26,10 @@ from sqlalchemy import delete, select
 from batch_provider.domain.instance import JobInstance
 from batch_provider.domain.names import default_instance_id
 from batch_provider.domain.result import BatchJobResult
-from batch_provider.engine.clock import SystemClock
-from batch_provider.storage.blobs import LocalBlobs
-from batch_provider.storage.generation import Generation
-from batch_provider.storage.store import InstanceStore
+from batch_provider.engine.ports.clock import SystemClock
+from batch_provider.storage.blobs.local import LocalBlobs
+from batch_provider.storage.claims.generation import Generation
+from batch_provider.storage.instances.store import InstanceStore
 
 JOB = "orders"
 

@@ -20,7 +20,7 @@ GARBAGE = bytes(range(256)) * 40
 AS_NOBODY = """
 import os, sys
 from batch_provider import BatchJob
-from batch_provider.storage.blobs import LocalBlobs
+from batch_provider.storage.blobs.local import LocalBlobs
 
 with BatchJob("orders") as job:
     @job.step

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from batch_provider import BatchJob
-from batch_provider.storage.blobs import LocalBlobs
+from batch_provider.storage.blobs.local import LocalBlobs
 from batch_provider.testing import LocalRun
 from scripts.local_airflow import RunProgress
 from scripts.local_airflow.progress import ProgressLines

@@ -11,8 +11,8 @@ import pytest
 from batch_provider.domain.instance import JobInstance
 from batch_provider.domain.names import default_instance_id
 from batch_provider.domain.outcome import JobState
-from batch_provider.storage.store import InstanceStore
-from batch_provider.storage.view import InstanceView
+from batch_provider.storage.instances.store import InstanceStore
+from batch_provider.storage.views.instance_view import InstanceView
 
 pytestmark = pytest.mark.integration
 

@@ -9,10 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from batch_provider import AcceptPolicy
-from batch_provider.engine.kept import kept_values
-from batch_provider.engine.rows import to_python
-from batch_provider.storage.reading import ChainReader
-from batch_provider.storage.view import InstanceView
+from batch_provider.engine.columns.kept import kept_values
+from batch_provider.engine.columns.rows import to_python
+from batch_provider.storage.reading.chain import ChainReader
+from batch_provider.storage.views.instance_view import InstanceView
 from tests.builders import Killed
 from tests.properties.test_invariants import Killer, Plan, StepPlan, drifting_plans, few, job_of_plan, load
 

@@ -17,8 +17,8 @@ from batch_provider.domain.errors import (
     TooManyRecordsError,
     UnsupportedPayloadError,
 )
-from batch_provider.storage.blobs import MemoryBlobs
-from batch_provider.storage.sources import Files
+from batch_provider.sources import Files
+from batch_provider.storage.blobs.local import MemoryBlobs
 from batch_provider.testing import LocalRun
 from tests.builders import Killed, failures, numbers, with_outcome
 

@@ -8,7 +8,7 @@ from batch_provider.cli.api import TOKEN_VARIABLE, AirflowApi, ApiError
 from batch_provider.cli.redrive import tasks_to_clear
 from batch_provider.domain.errors import RedriveRefusedError
 from batch_provider.domain.instance import JobInstance
-from batch_provider.storage.redrive import RedriveTarget
+from batch_provider.storage.instances.redrive_targets import RedriveTarget
 
 OWNER = JobInstance("i", "d", "r", "orders")
 

@@ -17,9 +17,9 @@ import batch_provider
 import batch_provider.hooks
 import batch_provider.notifications
 import batch_provider.operators
-from batch_provider import triggers
 from batch_provider.config import Settings
 from batch_provider.get_provider_info import get_provider_info
+from batch_provider.operators import triggers
 
 INFO = get_provider_info()
 

@@ -14,13 +14,13 @@ import pytest
 from batch_provider.domain.errors import GenerationGoneError, StorageError
 from batch_provider.domain.instance import JobInstance
 from batch_provider.domain.outcome import JobState
-from batch_provider.engine.clock import SystemClock
+from batch_provider.engine.ports.clock import SystemClock
 from batch_provider.engine.purge import Reason, purge
-from batch_provider.storage.blobs import LocalBlobs
-from batch_provider.storage.catalog import Catalog
-from batch_provider.storage.retention import Retention
-from batch_provider.storage.tickets import Tickets
-from batch_provider.storage.view import InstanceView
+from batch_provider.storage.blobs.local import LocalBlobs
+from batch_provider.storage.instances.catalog import Catalog
+from batch_provider.storage.instances.retention import Retention
+from batch_provider.storage.instances.tickets import Tickets
+from batch_provider.storage.views.instance_view import InstanceView
 from batch_provider.testing import LocalRun
 from tests.builders import Killed, Step, job_of, numbers
 

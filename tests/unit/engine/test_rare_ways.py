@@ -18,14 +18,14 @@ import pytest
 from batch_provider import AggregatorSpec, BatchJob, JobState, SqlTable
 from batch_provider.domain.errors import DataLossError, InvalidOptionError
 from batch_provider.domain.spec import StepSpec, WriterSpec
-from batch_provider.engine import sandbox
-from batch_provider.engine.block import OBJECT_ROWS
-from batch_provider.engine.joining import concat_by_name
-from batch_provider.engine.kept import kept_column, kept_values
-from batch_provider.engine.process import ShardTask, process_shard
-from batch_provider.engine.sandbox import Sandbox
-from batch_provider.storage.blobs import MemoryBlobs, put_json
-from batch_provider.storage.sources.access import LocalAccess
+from batch_provider.engine.columns.block import OBJECT_ROWS
+from batch_provider.engine.columns.joining import concat_by_name
+from batch_provider.engine.columns.kept import kept_column, kept_values
+from batch_provider.engine.expressions import sandbox
+from batch_provider.engine.expressions.sandbox import Sandbox
+from batch_provider.engine.process.process import ShardTask, process_shard
+from batch_provider.sources.access import LocalAccess
+from batch_provider.storage.blobs.local import MemoryBlobs, put_json
 from batch_provider.testing import LocalRun
 from tests.builders import Killed, Step, failures, job_of, numbers
 

@@ -10,10 +10,8 @@ import pytest
 
 from batch_provider import BatchJob, SqlTable
 from batch_provider.domain.errors import StorageError
-from batch_provider.storage.blobs import LocalBlobs, MemoryBlobs
-from batch_provider.storage.sources.access import LocalAccess
-from batch_provider.storage.writers.dialect import SQLITE, dialect_of
-from batch_provider.storage.writers.folder import open_folder
+from batch_provider.sources.access import LocalAccess
+from batch_provider.storage.blobs.local import LocalBlobs, MemoryBlobs
 from batch_provider.testing import (
     Fault,
     Faults,
@@ -24,6 +22,8 @@ from batch_provider.testing import (
     raising,
 )
 from batch_provider.testing.contracts import BlobsContract
+from batch_provider.writers.parquet.folder import open_folder
+from batch_provider.writers.sql.dialect import SQLITE, dialect_of
 from tests.builders import Step, job_of, numbers
 
 

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 
-from batch_provider.storage.sources.access import LocalAccess
+from batch_provider.sources.access import LocalAccess
 
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
 

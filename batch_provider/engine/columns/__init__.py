@@ -1,0 +1,1 @@
+"""Between Arrow columns and Python values, without losing any."""

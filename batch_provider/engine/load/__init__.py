@@ -1,0 +1,1 @@
+"""The first phase: read the source, give each record its id, cut blocks and shards, commit the manifest."""

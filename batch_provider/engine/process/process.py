@@ -1,0 +1,171 @@
+"""The block loop of one (step, shard): read, run, commit, until the shard's ids are tiled."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from batch_provider.domain.errors import FailureLimitExceededError, FencedError, StopProcessingError
+from batch_provider.domain.fused import CheckpointStep
+from batch_provider.domain.layout import FileRef, Span, gaps
+from batch_provider.domain.outcome import CloseOutcome
+from batch_provider.domain.spec import JobSpec
+from batch_provider.domain.tally import Tally
+from batch_provider.engine.ports.store import Clock, ShardWork
+from batch_provider.engine.ports.writing import Targets
+from batch_provider.engine.process.commit import Previous, commit_block
+from batch_provider.engine.process.fingerprint import fingerprint
+from batch_provider.engine.process.guard import Guard
+from batch_provider.engine.process.sizing import BlockSizer
+from batch_provider.engine.steps.fused import FusedRunner
+from batch_provider.engine.steps.runners import make_runner
+
+log = logging.getLogger(__name__)
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """What it takes to process one (step, shard).
+
+    Attributes:
+        job, step: what the author declared; ``step`` may be several that are fused.
+        work: the held claim.
+        clock: for intervals and times of failures.
+        constant: keywords the author's functions may name: ``instance`` and Airflow's context.
+        cancelled: whether the task was told to end.
+        on_late: told once for each round that the SLA has passed.
+        targets: how writers and transactions reach their databases.
+    """
+
+    job: JobSpec
+    step: CheckpointStep
+    work: ShardWork
+    clock: Clock
+    constant: Mapping[str, Any] = field(default_factory=dict)
+    cancelled: Callable[[], bool] = _never
+    on_late: Callable[[str], None] | None = None
+    targets: Targets | None = None
+
+
+def process_shard(task: ShardTask) -> Tally:
+    """Process what is left of a shard: the gaps, and in a redrive what failed or changed upstream.
+
+    Returns:
+        Outcomes over the whole shard, with this attempt's own work.
+
+    Raises:
+        StopProcessingError: a limit, a stop or a successor ended it; what is done stays done, and the attempt is
+            closed ``stopped`` (unless it was fenced: then it no longer counts).
+    """
+    run = _ShardRun(task)
+    with closing(run.runner):
+        return run.work_through()
+
+
+class _ShardRun:
+    """One attempt at work."""
+
+    def __init__(self, task: ShardTask) -> None:
+        self.task, self.work = task, task.work
+        self.guard = Guard(task.work, task.job, task.clock, task.cancelled, task.on_late)
+        self.sizer = BlockSizer(task.job.block_size)
+        constant = dict(task.constant)
+        self.runner = make_runner(task.job, task.step, constant, task.work, task.targets)
+        self.adopted = task.work.tally
+        self.own = Tally()
+        self.is_finished = False
+        self.cutting = 0.0
+        self.began = task.clock.monotonic()
+
+    def work_through(self) -> Tally:
+        """The block loop."""
+        try:
+            for span, previous in self.pending():
+                self.guard.before_block()
+                self.process(span, previous)
+            self.is_finished = True
+            self.guard.check_limit()
+        except FencedError:
+            raise
+        except StopProcessingError as stop:
+            self.close(self.outcome_of(stop), str(stop))
+            raise
+        return self.close(CloseOutcome.DONE, "")
+
+    def pending(self) -> Iterator[tuple[Span, FileRef | None]]:
+        """What there is to do, in order of ids: rewrites of adopted files, and blocks cut out of the gaps."""
+        rewrites = self.work.rewrites
+        for hole in gaps(self.work.shard.span, [file.span for file in self.work.files]):
+            at = hole.first
+            while at <= hole.last:
+                began = self.task.clock.monotonic()
+                span = self.runner.cut(self.work.upstream, Span(at, hole.last), self.sizer.size)
+                self.cutting = self.task.clock.monotonic() - began
+                yield span, None
+                at = span.last + 1
+        for file in rewrites:
+            yield file.span, file
+
+    def process(self, span: Span, file: FileRef | None) -> None:
+        """Run the step over one block and commit it; a block with nothing to do is left as it is."""
+        clock = self.task.clock
+        started, self.cutting = clock.monotonic() - self.cutting, 0.0  # fused steps work in looking for a group's end
+        block = self.runner.block(self.work.upstream, span)
+        candidates, previous = np.arange(len(block)), None
+        if file is not None:
+            previous = Previous(self.work.previous(file), self.work.footer_owners(file))
+            candidates = previous.stale(block, self.work, self.task.job.max_redrives)
+            if len(candidates) == 0:
+                return
+        result = self.runner.run(block, candidates)
+        seconds = clock.monotonic() - started
+        tally = commit_block(self.work, block, result, candidates, previous, clock.now(), seconds)
+        self.own += tally
+        written = sum(column.nbytes for column in result.columns.values())
+        self.sizer.learn(len(block), clock.monotonic() - started, block.bytes_read + written)
+        pa.default_memory_pool().release_unused()  # or a large block's memory stays for good (measured: 60 MB)
+        self.guard.after_block(self.tally())
+
+    def tally(self) -> Tally:
+        """Outcomes over all files; calls, blocks and seconds of this attempt alone."""
+        return self.work.tally.with_work(self.own, self.task.clock.monotonic() - self.began)
+
+    def outcome_of(self, stop: StopProcessingError) -> CloseOutcome:
+        """How the attempt ended: done, if the last block tripped the limit and nothing was left to stop."""
+        if self.is_finished:
+            return CloseOutcome.DONE
+        return CloseOutcome.LIMITED if isinstance(stop, FailureLimitExceededError) else CloseOutcome.STOPPED
+
+    def close(self, outcome: CloseOutcome, reason: str) -> Tally:
+        """End the attempt and say what it did."""
+        tally = self.tally()
+        self.work.close(
+            outcome,
+            tally,
+            fingerprint=fingerprint(self.task.step),
+            reason=reason,
+            stacks=self.runner.stacks,
+            fused=self.runner.work if isinstance(self.runner, FusedRunner) else {},
+        )
+        log.info(
+            "Step %s, shard %s %s: %s successful, %s failed, %s skipped; %s processed by this attempt in %.1f s",
+            self.task.step.name,
+            self.work.shard.id,
+            outcome,
+            f"{tally.succeeded:,}",
+            f"{tally.failed:,}",
+            f"{tally.skipped:,}",
+            f"{tally.processed:,}",
+            tally.seconds,
+        )
+        return tally

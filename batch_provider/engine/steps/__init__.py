@@ -1,0 +1,1 @@
+"""What a step does with the records of a block, for each kind of step."""

@@ -1,0 +1,1 @@
+"""CSV: lines, fields and types."""

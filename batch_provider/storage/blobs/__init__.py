@@ -1,0 +1,1 @@
+"""Named bytes: where they are kept, written whole or not at all."""

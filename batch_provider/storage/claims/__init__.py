@@ -1,0 +1,1 @@
+"""Who may write: generations, rounds, claims and their closes."""

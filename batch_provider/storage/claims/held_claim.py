@@ -1,0 +1,267 @@
+"""A held claim: the right of one attempt to write the output of (step, shard)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import reduce
+from types import MappingProxyType
+
+import pyarrow as pa
+
+from batch_provider.domain.errors import StorageError
+from batch_provider.domain.instance import Claim, Close, Manifest
+from batch_provider.domain.layout import ClaimId, FileRef, ShardRef, Span, overlay
+from batch_provider.domain.names import RESERVED_COLUMNS
+from batch_provider.domain.outcome import CloseOutcome
+from batch_provider.domain.tally import Tally
+from batch_provider.engine.columns.rows import unify
+from batch_provider.engine.ports.store import Clock, GenerationReader
+from batch_provider.storage import paths
+from batch_provider.storage.blobs.local import Blobs, get_json, put_json
+from batch_provider.storage.reading.checkpoint_file import Footer, encode, open_checkpoint
+
+SYNC_SECONDS = 1.0
+REPORT_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """What a verified file of an earlier attempt says of itself."""
+
+    tally: Tally
+    schema: pa.Schema
+    fused_types: Mapping[str, pa.Schema]
+
+
+class HeldClaim:
+    """What one attempt may write, and what is there already (a ShardWork)."""
+
+    def __init__(  # noqa: PLR0913  # made in one place, by Generation.claim
+        self,
+        blobs: Blobs,
+        clock: Clock,
+        generation: str,
+        manifest: Manifest,
+        claim: Claim,
+        adopted: Mapping[FileRef, Adopted],
+        upstream: GenerationReader,
+        *,
+        resumes: bool,
+        settled: bool = False,
+        older: frozenset[int] = frozenset(),
+    ) -> None:
+        self.instance_id, self.generation = manifest.instance.id, manifest.generation
+        self.settled, self.older = settled, older
+        latest_last = [adopted[file] for file in sorted(adopted, key=lambda file: file.claim)]
+        self.types: Mapping[str, pa.DataType] = _types_of(found.schema for found in latest_last)
+        self.fused_types: Mapping[str, Mapping[str, pa.DataType]] = {
+            step: _types_of(found.fused_types[step] for found in latest_last if step in found.fused_types)
+            for step in manifest.fused(claim.step)
+        }
+        self.claim, self.shard, self.upstream = claim, manifest.shard(claim.shard), upstream
+        self._blobs, self._clock = blobs, clock
+        self._generation, self._manifest = generation, manifest
+        self._tallies: dict[FileRef, Tally] = {
+            file: found.tally if file.claim.epoch >= claim.since else replace(found.tally, newly_failed=0)
+            for file, found in adopted.items()
+        }
+        self._total = self._sum()
+        # a resumed redrive still has the files to look at that it had not come to
+        self.rewrites: tuple[FileRef, ...] = tuple(
+            file for file in overlay(adopted) if not resumes or older or file.claim.epoch < claim.since
+        )
+        self._synced_at = self._reported_at = clock.monotonic() - REPORT_SECONDS
+
+    @property
+    def files(self) -> tuple[FileRef, ...]:
+        """Adopted files and own ones; the later of two over the same ids counts."""
+        return overlay(self._tallies)
+
+    @property
+    def tally(self) -> Tally:
+        """Outcomes over :attr:`files`."""
+        return self._total
+
+    def _sum(self) -> Tally:
+        return reduce(Tally.__add__, (self._tallies[file] for file in self.files), Tally())
+
+    def previous(self, file: FileRef) -> pa.Table:
+        """All rows of a file of this step."""
+        opened = open_checkpoint(self._blobs, self._path(file), file)
+        return opened.read(opened.columns)
+
+    def footer_owners(self, file: FileRef) -> Mapping[str, str]:
+        """Column → owning step, as that file's footer says."""
+        return open_checkpoint(self._blobs, self._path(file), file).footer.owners
+
+    def checkpoint(
+        self,
+        table: pa.Table,
+        span: Span,
+        owners: Mapping[str, str],
+        tally: Tally,
+        fused_types: Mapping[str, pa.Schema] = MappingProxyType({}),
+    ) -> None:
+        """Commit the rows of ``span``: the rename is the commit."""
+        buffer, digest = encode(table, Footer(self.claim.step, owners, tally, fused_types))
+        file = FileRef(span, self.claim.id, digest)
+        self._blobs.put(self._path(file), buffer)
+        rewritten = any(present.span == span for present in self.claim.adopted)
+        self._tallies[file] = tally
+        self._total = self._sum() if rewritten else self._total + tally
+        if self._clock.monotonic() - self._synced_at >= SYNC_SECONDS:
+            self._blobs.sync()
+            self._synced_at = self._clock.monotonic()
+
+    def _path(self, file: FileRef) -> str:
+        return paths.output_file(self._generation, self.claim.step, self.shard.id, file)
+
+    def report(self, tally: Tally) -> None:
+        """Write the progress file, at most once a second or when the failures have grown."""
+        now = self._clock.monotonic()
+        if now - self._reported_at < REPORT_SECONDS:
+            return
+        self._reported_at = now
+        self.report_now(tally)
+
+    def report_now(self, tally: Tally) -> None:
+        """Write the progress file."""
+        name = paths.progress_file(self._generation, self.claim.step, self.shard.id, self.claim.id)
+        document = {"round": self.claim.round, "at": self._clock.now().isoformat(), "tally": tally.to_json()}
+        put_json(self._blobs, name, document, durable=False)  # advice for others, and written again in a second
+
+    def failed_elsewhere(self) -> tuple[int, int]:
+        """Sum the progress files of the highest claims of this round, and the input's failures."""
+        failed, finished = self._manifest.failed_on_input, 0
+        for shard in self._manifest.shards:
+            received = 0
+            for step in self._manifest.steps:
+                if (step["name"], shard.id) == (self.claim.step, self.shard.id):
+                    continue
+                tally = self._progress_of(step["name"], shard)
+                failed += tally.newly_failed
+                received = max(received, tally.received)
+            own = self._total.received if shard.id == self.shard.id else 0  # the caller adds its own
+            finished += max(received - own, 0)
+        return failed, finished
+
+    def _progress_of(self, step: str, shard: ShardRef) -> Tally:
+        directory = paths.progress_dir(self._generation, step, shard.id)
+        names = self._blobs.files(directory)
+        if not names:
+            return Tally()
+        try:
+            document = get_json(self._blobs, f"{directory}/{names[-1]}")
+        except (FileNotFoundError, StorageError):  # torn by a power loss: what is not told yet counts at a later look
+            return Tally()
+        return Tally.from_json(document["tally"]) if document["round"] == self.claim.round else Tally()
+
+    def successor(self) -> ClaimId | None:
+        """The highest claim, if it is not this one."""
+        names = self._blobs.files(paths.claims_dir(self._generation, self.claim.step, self.shard.id))
+        highest = max(paths.claims_among(names), default=self.claim.id)
+        return highest if highest > self.claim.id else None
+
+    def stop_reason(self) -> str | None:
+        """The reason of a stop request that no result has answered."""
+        directory = paths.stops_dir(self._generation)
+        names = self._blobs.files(directory)
+        if not names:
+            return None
+        answered = answered_stops(self._blobs, self._generation)
+        for name in names:
+            if name not in answered:
+                return str(get_json(self._blobs, f"{directory}/{name}").get("reason", "a stop request"))
+        return None
+
+    def round_started(self) -> datetime:
+        """The start of the load, or of the first claim of this round."""
+        if self.claim.round == 0:
+            return datetime.fromisoformat(self._manifest.created_at) - timedelta(seconds=self._manifest.seconds)
+        started = [self.claim.started_at]
+        for step in self._manifest.steps:
+            for shard in self._manifest.shards:
+                directory = paths.claims_dir(self._generation, str(step["name"]), shard.id)
+                for name in self._blobs.files(directory)[-1:]:
+                    claim = get_json(self._blobs, f"{directory}/{name}")
+                    started += [claim["started_at"]] if claim["round"] == self.claim.round else []
+        return min(map(datetime.fromisoformat, started))
+
+    def first_to_be_late(self) -> bool:
+        """Look for the round's note, and leave one; two shards at the very same moment may both be told yes."""
+        directory = f"{self._generation}/late"
+        note = f"{self.claim.round:06d}"
+        if any(name.startswith(note) for name in self._blobs.files(directory)):
+            return False
+        name = f"{directory}/{note}-{self.claim.step}-{self.shard.id}-{self.claim.id}.json"
+        put_json(self._blobs, name, {"at": self._clock.now().isoformat()})
+        return True
+
+    def abandon(self, reason: str) -> Close:
+        """Close it as it was claimed: whatever its files hold is the work of others."""
+        return self.close(CloseOutcome.ABANDONED, self.tally.with_work(Tally(), 0.0), fingerprint="", reason=reason)
+
+    def end_as(self, earlier: Close) -> Close:
+        """Close it as the attempt ended that it was put over, with the same files; the work was of that one."""
+        return self.close(
+            earlier.outcome,
+            self.tally.with_work(Tally(), 0.0),
+            fingerprint=earlier.fingerprint,
+            reason=earlier.reason,
+            stacks=earlier.stacks,
+        )
+
+    def close(
+        self,
+        outcome: CloseOutcome,
+        tally: Tally,
+        *,
+        fingerprint: str,
+        reason: str = "",
+        stacks: Mapping[str, str] = MappingProxyType({}),
+        fused: Mapping[str, Tally] = MappingProxyType({}),
+    ) -> Close:
+        """Sync all files, write the close, sync again: a close never names what a power loss could tear."""
+        close = Close(
+            claim=self.claim.id,
+            step=self.claim.step,
+            shard=self.shard.id,
+            outcome=outcome,
+            files=self.files,
+            tally=tally,
+            info=self.claim.info,
+            started_at=self.claim.started_at,
+            ended_at=self._clock.now().isoformat(),
+            fingerprint=fingerprint,
+            reason=reason,
+            stacks=dict(stacks),
+            fused=dict(fused),
+        )
+        self.report_now(tally)
+        self._blobs.sync()
+        name = paths.close_file(self._generation, self.claim.step, self.shard.id, self.claim.id)
+        put_json(self._blobs, name, close.to_json())
+        self._blobs.sync()
+        return close
+
+
+def _types_of(schemas: Iterable[pa.Schema]) -> dict[str, pa.DataType]:
+    """Payload columns, with types wide enough for all of them."""
+    found: dict[str, pa.DataType] = {}
+    for schema in schemas:
+        for field in schema:
+            if field.name not in RESERVED_COLUMNS:
+                joint = unify(found[field.name], field.type) if field.name in found else field.type
+                found[field.name] = joint or field.type
+    return found
+
+
+def answered_stops(blobs: Blobs, generation: str) -> set[str]:
+    """Stop requests that a sealed result lists."""
+    found: set[str] = set()
+    for name in blobs.files(generation):
+        if paths.result_claim(name) is not None:
+            found.update(get_json(blobs, f"{generation}/{name}")["stops"])
+    return found

@@ -1,0 +1,26 @@
+"""What decides whether an attempt resumes, redrives, or finds nothing to do."""
+
+from __future__ import annotations
+
+from batch_provider.domain.fused import FusedStep, checkpoint_steps
+from batch_provider.domain.instance import AttemptInfo, Claim, Close
+from batch_provider.domain.outcome import CloseOutcome
+from batch_provider.domain.spec import JobSpec
+from batch_provider.engine.process.fingerprint import fingerprint
+
+
+def code_of(job: JobSpec | None, name: str) -> tuple[str, bool]:
+    """The fingerprint of a step's code, and whether what older code made is to be made again."""
+    if job is None:
+        return "", False
+    step = next(step for step in checkpoint_steps(job) if step.name == name)
+    steps = step.steps if isinstance(step, FusedStep) else (step,)
+    return fingerprint(step), any(each.on_code_change == "reprocess" for each in steps)
+
+
+def is_settled(highest: Claim, close: Close | None, info: AttemptInfo) -> bool:
+    """Whether an earlier try of this round closed it done; a mere retry then finds nothing to do.
+
+    An open claim is resumed; one closed in an earlier round is redriven: its failures are tried again.
+    """
+    return close is not None and close.outcome is CloseOutcome.DONE and highest.info.round_token == info.round_token

@@ -1,0 +1,1 @@
+"""The instances of a store: the catalog, turns, retention, completion and what to redrive."""

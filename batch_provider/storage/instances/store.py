@@ -1,0 +1,233 @@
+"""The instances of a store: loading one, finding its generations, reading its result."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+import pyarrow as pa
+
+from batch_provider.domain.errors import DuplicateInstanceError, FencedError, NotLoadedError
+from batch_provider.domain.instance import AttemptInfo, JobInstance, Manifest
+from batch_provider.domain.layout import ClaimId, FileRef, Span
+from batch_provider.domain.names import RESERVED_COLUMNS
+from batch_provider.domain.outcome import JobState
+from batch_provider.domain.result import BatchJobResult
+from batch_provider.domain.tally import Tally
+from batch_provider.engine.ports.store import Clock
+from batch_provider.storage import paths
+from batch_provider.storage.blobs.local import Blobs, get_json, put_json
+from batch_provider.storage.claims.generation import Generation
+from batch_provider.storage.claims.stored import StoredGeneration
+from batch_provider.storage.reading.checkpoint_file import Footer, encode
+
+
+@dataclass(frozen=True)
+class LoadFailure:
+    """Why the latest attempt to load failed."""
+
+    state: JobState
+    error_type: str
+    message: str
+    at: str
+
+
+class LoadWork:
+    """One attempt to load: writes the input's files, then the manifest."""
+
+    def __init__(self, store: InstanceStore, claim: ClaimId, generation: str, info: AttemptInfo) -> None:
+        self.claim, self.generation, self.info = claim, generation, info
+        self._store = store
+        self._base = f"{store.base}/{generation}"
+        self.files: list[FileRef] = []
+
+    def write(self, table: pa.Table, span: Span, tally: Tally) -> None:
+        """Write a run of the input's records; nothing reads it before :meth:`commit`."""
+        owners = {name: paths.INPUT for name in table.column_names if name not in RESERVED_COLUMNS - {"_kept"}}
+        buffer, digest = encode(table, Footer(paths.INPUT, owners, tally))
+        file = FileRef(span, self.claim, digest)
+        self._store.blobs.put(paths.output_file(self._base, paths.INPUT, "", file), buffer)
+        self.files.append(file)  # in any order: several threads write
+
+    def commit(self, manifest: Manifest) -> None:
+        """Make everything durable, then write the manifest: from now on there is an instance.
+
+        Raises:
+            FencedError: a later attempt to load has started; this one does not count.
+        """
+        highest = self._store.load_claims()[-1]
+        if highest != self.claim:
+            raise FencedError("load", "all", str(self.claim), str(highest))
+        self._store.blobs.sync()
+        put_json(self._store.blobs, paths.manifest_file(self._base), manifest.to_json())
+        self._store.blobs.sync()
+
+    def fail(self, state: JobState, error_type: str, message: str, at: str) -> None:
+        """Remove what was half made and write down why."""
+        failure = LoadFailure(state, error_type, message, at)
+        self._store.blobs.delete(self._base)
+        put_json(self._store.blobs, paths.load_failure(self._store.base, self.claim), asdict(failure))
+        self._store.blobs.sync()
+
+
+class InstanceStore:
+    """The files of one job instance."""
+
+    def __init__(self, blobs: Blobs, clock: Clock, instance: JobInstance) -> None:
+        self.blobs, self.clock, self.instance = blobs, clock, instance
+        self.base = paths.instance_dir(instance)
+
+    # --- loading ----------------------------------------------------------------------------------------------
+
+    def begin_load(self, info: AttemptInfo) -> LoadWork | Manifest:
+        """Start an attempt to load, or return what an earlier try of the same task has committed.
+
+        Raises:
+            DuplicateInstanceError: the id belongs to another DAG, run or job; nothing was created.
+        """
+        self._refuse_other_owners()
+        claims = self.load_claims()
+        if manifest := self._committed(claims, info):
+            return manifest
+        claim = ClaimId.next(claims[-1] if claims else None)
+        generation = paths.new_generation(self.blobs.directories(self.base))
+        document = {
+            "instance": asdict(self.instance),
+            "generation": generation,
+            "info": asdict(info),
+            "started_at": self.clock.now().isoformat(),
+        }
+        name = paths.load_file(self.base, claim)
+        put_json(self.blobs, name, document)
+        try:
+            self._refuse_other_owners()
+        except DuplicateInstanceError:
+            self.blobs.delete(name)
+            raise
+        if manifest := self._committed([each for each in self.load_claims() if each != claim], info):
+            self.blobs.delete(name)  # it was committed while this attempt stood still (ADR 0018)
+            return manifest
+        return LoadWork(self, claim, generation, info)
+
+    def _committed(self, claims: Sequence[ClaimId], info: AttemptInfo) -> Manifest | None:
+        """What the last of these attempts to load committed, if it was one of the same round."""
+        manifest = self.manifest_of(claims[-1]) if claims else None
+        if manifest is None or manifest.round_token != info.round_token:
+            return None
+        self.blobs.sync([paths.manifest_file(f"{self.base}/{manifest.generation}")])
+        return manifest
+
+    def _refuse_other_owners(self) -> None:
+        """Of two owners that claim one id at the same moment at most one goes on; it may be that neither does.
+
+        Each looks again after it has put its claim, so the one that puts it last sees the other. To let the lower
+        claim win would be wrong: it may be put after the holder of the higher one has looked.
+        """
+        for dag_id in self.blobs.directories(paths.ROOT):
+            for job in self.blobs.directories(f"{paths.ROOT}/{dag_id}"):
+                base = f"{paths.ROOT}/{dag_id}/{job}/{self.instance.id}"
+                for claim in load_claims(self.blobs, base):
+                    owner = self._owner(paths.load_file(base, claim))
+                    if owner and owner.owner != self.instance.owner:
+                        raise DuplicateInstanceError(self.instance.id, owner.owner)
+
+    def _owner(self, name: str) -> JobInstance | None:
+        try:
+            return JobInstance(**get_json(self.blobs, name)["instance"])
+        except FileNotFoundError:
+            return None
+
+    def load_claims(self) -> list[ClaimId]:
+        """Attempts to load, oldest first."""
+        return load_claims(self.blobs, self.base)
+
+    def manifest_of(self, claim: ClaimId) -> Manifest | None:
+        """What an attempt to load committed, or None."""
+        try:
+            return self.generation(self.generation_name(claim)).manifest
+        except FileNotFoundError:
+            return None
+
+    def generation_name(self, claim: ClaimId) -> str:
+        """Which generation an attempt to load writes."""
+        return str(get_json(self.blobs, paths.load_file(self.base, claim))["generation"])
+
+    def load_started(self) -> datetime:
+        """When the latest attempt to load began.
+
+        Raises:
+            LookupError: there was none.
+        """
+        claims = self.load_claims()
+        if not claims:
+            raise LookupError(f"nobody began to load instance {self.instance.id!r}")
+        return datetime.fromisoformat(get_json(self.blobs, paths.load_file(self.base, claims[-1]))["started_at"])
+
+    def load_failure(self) -> LoadFailure | None:
+        """Why the latest attempt to load failed, if it did: another owner's id is never loaded."""
+        try:
+            self._refuse_other_owners()
+        except DuplicateInstanceError as error:
+            at = self.clock.now().isoformat()
+            return LoadFailure(JobState.FAILED_INPUT, type(error).__name__, str(error), at)
+        claims = self.load_claims()
+        if not claims:
+            return None
+        try:
+            data = get_json(self.blobs, paths.load_failure(self.base, claims[-1]))
+        except FileNotFoundError:
+            return None
+        return LoadFailure(JobState(data["state"]), data["error_type"], data["message"], data["at"])
+
+    # --- reading ----------------------------------------------------------------------------------------------
+
+    def generation(self, name: str) -> Generation:
+        """A generation by its name."""
+        return Generation(self.blobs, self.clock, f"{self.base}/{name}")
+
+    def latest(self) -> Generation | None:
+        """The generation of the latest attempt to load, if that one is committed and not another owner's."""
+        claims = self.load_claims()
+        manifest = self.manifest_of(claims[-1]) if claims else None
+        if manifest is None or manifest.instance.owner != self.instance.owner:
+            return None
+        return self.generation(manifest.generation)
+
+    def result(self, generation: str | None = None) -> BatchJobResult | None:
+        """The latest result of a generation (default: of the latest load), or None while there is none."""
+        found = self.generation(generation) if generation else self.latest()
+        return read_result(found) if found else None
+
+    def request_stop(self, reason: str, *, by: str = "") -> str:
+        """Ask the instance to stop at the next block boundary; returns the name of the request.
+
+        It holds until a result answers it: one that comes too late stops the next rerun.
+
+        Raises:
+            NotLoadedError: nothing is loaded yet, so there is nothing to stop.
+        """
+        generation = self.latest()
+        if generation is None:
+            raise NotLoadedError(self.instance.id)
+        name = str(uuid.uuid4())
+        document = {"reason": reason, "by": by, "at": self.clock.now().isoformat()}
+        put_json(self.blobs, paths.stop_file(generation.base, name), document)
+        self.blobs.sync()
+        return name
+
+
+def read_result(generation: StoredGeneration) -> BatchJobResult | None:
+    """The latest result of a generation, or None."""
+    claims = generation.result_claims()
+    if not claims:
+        return None
+    data: Mapping[str, object] = get_json(generation.blobs, paths.result_file(generation.base, claims[-1]))
+    return BatchJobResult.from_json(data)
+
+
+def load_claims(blobs: Blobs, base: str) -> list[ClaimId]:
+    """Attempts to load the instance at ``base``, oldest first."""
+    names = blobs.files(f"{base}/load")
+    return paths.claims_among(name for name in names if not name.endswith(".failed.json"))

@@ -1,0 +1,1 @@
+"""Reading what counts: the chain of closes, checkpoint files, status columns, referenced input."""

@@ -1,0 +1,1 @@
+"""Rows in Parquet files, each exactly once for readers of the manifest."""

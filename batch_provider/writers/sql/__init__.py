@@ -1,0 +1,1 @@
+"""Rows in a database table, each exactly once."""
