@@ -52,8 +52,9 @@ fmt: $(INSTALLED)  ## format the code and repair what can be repaired
 type: $(INSTALLED)  ## types
 	@$(PY) -m mypy
 
-arch: $(INSTALLED)  ## imports point one way
+arch: $(INSTALLED)  ## imports point one way, and no files import each other in a circle
 	@$(VENV)/bin/lint-imports --no-logo
+	@$(PY) -m scripts.import_circles
 
 check: lint type arch test  ## all of the above that a change must pass
 

@@ -2,79 +2,28 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from airflow.cli.simple_table import AirflowConsole
-from airflow.utils.cli import action_cli, suppress_logs_and_warning
-from airflow.utils.helpers import ask_yesno
 from airflow.utils.platform import getuser
-from airflow.utils.providers_configuration_loader import providers_configuration_loaded
 
 from batch_provider import wiring
 from batch_provider.cli.runs import ALIVE, NoDatabaseError, is_alive, run_states
+from batch_provider.cli.session import command, confirm, find, open_catalog
 from batch_provider.config import load_settings
-from batch_provider.domain.errors import BatchError, InvalidOptionError
+from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.domain.result import BatchJobResult
 from batch_provider.engine.complete.report import render_report
 from batch_provider.engine.ports.clock import SystemClock
 from batch_provider.engine.purge import Removal, purge
-from batch_provider.storage.instances.catalog import Catalog
 from batch_provider.storage.instances.store import InstanceStore
 from batch_provider.storage.views.instance_view import InstanceView
 
 _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
-
-Command = Callable[[Namespace], None]
-
-
-def command(function: Command) -> Command:
-    """What every command does around its work: logged like Airflow's own, and errors in a line, not a traceback."""
-
-    @functools.wraps(function)
-    def run(args: Namespace) -> None:
-        try:
-            function(args)
-        except BatchError as error:
-            raise SystemExit(str(error)) from None
-
-    wrapped: Command = action_cli(check_db=False)(suppress_logs_and_warning(providers_configuration_loaded(run)))
-    return wrapped
-
-
-def open_catalog() -> Catalog:
-    """The instances of the configured store.
-
-    Raises:
-        InvalidOptionError: there is no store.
-    """
-    settings = load_settings()
-    if not Path(settings.storage_path).is_dir():
-        allowed = "the directory in which the workers keep their instances; nothing is there yet"
-        raise InvalidOptionError("[batch_provider] storage_path", settings.storage_path, allowed)
-    return wiring.catalog(settings)
-
-
-def find(args: Namespace) -> InstanceStore:
-    """The instance that the arguments name."""
-    return open_catalog().find(args.instance, dag_id=args.dag_id, job=args.job)
-
-
-def confirm(question: str, args: Namespace) -> None:
-    """Ask, unless told not to."""
-    if args.yes:
-        return
-    try:
-        agreed = ask_yesno(f"{question} [y/n] ")
-    except EOFError:
-        raise SystemExit("Nobody is there to answer; use --yes.") from None
-    if not agreed:
-        raise SystemExit("Nothing was done.")
 
 
 # --- looking --------------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from airflow.cli.simple_table import AirflowConsole
 
 from batch_provider.cli.api import AirflowApi
-from batch_provider.cli.commands import confirm, find
 from batch_provider.cli.runs import ALIVE
+from batch_provider.cli.session import confirm, find
 from batch_provider.domain.errors import NotLoadedError, RedriveRefusedError
 from batch_provider.domain.instance import JobInstance
 from batch_provider.domain.result import BatchJobResult

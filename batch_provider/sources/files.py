@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from batch_provider.domain.errors import InvalidOptionError, SourceError
+from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.domain.options import check_choice, set_frozen
 from batch_provider.sources.options import (
     COMPRESSIONS,
@@ -23,14 +23,15 @@ from batch_provider.sources.options import (
     redact,
     show_schema,
 )
+from batch_provider.sources.read_options import ReadOptions
 
 if TYPE_CHECKING:
     from batch_provider.domain.references import InputReference
-    from batch_provider.engine.ports.store import Counted, MalformedRecord, SourceAccess
+    from batch_provider.engine.ports.store import Counted, SourceAccess
     from batch_provider.sources.intake import Intake, Piece
     from batch_provider.sources.locate import FoundFile
 
-    Reader = Callable[[FoundFile, "Files", Intake], Iterator[Piece]]
+    Reader = Callable[[FoundFile, ReadOptions, Intake], Iterator[Piece]]
 
 _SHOWN_URLS = 3
 
@@ -119,27 +120,6 @@ class Files:
         urls = () if is_reference(self.urls) else self.urls
         return [url for url in urls if isinstance(url, str) and not is_template(url)]
 
-    def format_of(self, name: str) -> str:
-        """The format of the file of that name.
-
-        Raises:
-            SourceError: neither ``format`` nor the name says.
-        """
-        found = self.format or deduce(name)[0]
-        if found is None:
-            archive = " A file in an archive is read as 'zip://name.csv::archive.zip'." if ".zip" in name else ""
-            raise SourceError(
-                redact(name),
-                f"its name does not tell the format. Pass format=, one of {', '.join(FORMATS)}.{archive}",
-                retryable=False,
-            )
-        return found
-
-    def compression_of(self, name: str) -> str | None:
-        """The compression of the file of that name; None: none."""
-        found = self.compression or deduce(name)[1]
-        return None if found == "none" else found
-
     def describe(self) -> str:
         """The files' URLs, without passwords."""
         if is_reference(self.urls):
@@ -163,15 +143,16 @@ class Files:
             SourceError: there is no file, or one cannot be read.
             UnsupportedPayloadError: a file holds nothing that can be split into records.
         """
-        from batch_provider.sources.locate import find_files
+        from batch_provider.sources.locate import find_files, name_file
 
-        intake = self.intake()
+        options = self.read_options()
+        intake = options.intake()
         found = find_files(self.urls, access)
         for file in found:
             intake.begin(file.name)
-            opened = replace(file, compression=self.compression_of(file.path))
-            reader = _reader(self.format_of(file.path))
-            for piece in reader(opened, self, intake):
+            opened = replace(file, compression=options.compression_of(file.path))
+            reader = _reader(options.format_of(file.path))
+            for piece in reader(opened, options, intake):
                 yield piece if len(found) == 1 or not isinstance(piece, list) else name_file(file.name, piece)
 
     @property
@@ -187,13 +168,24 @@ class Files:
         """
         from batch_provider.sources.referring import refer
 
-        yield from refer(self, access)
+        yield from refer(self.urls, self.read_options(), access)
 
-    def intake(self) -> Intake:
-        """What takes in the blocks of these files."""
-        from batch_provider.sources.intake import Intake
-
-        return Intake(self.describe(), self.schema, self.extra_columns, dict(self.rename))
+    def read_options(self) -> ReadOptions:
+        """What the readers of single files need to know."""
+        return ReadOptions(
+            source=self.describe(),
+            format=self.format,
+            compression=self.compression,
+            record_path=self.record_path,
+            encoding=self.encoding,
+            delimiter=self.delimiter,
+            quote=self.quote,
+            null_values=self.null_values,
+            header=self.header,
+            schema=self.schema,
+            extra_columns=self.extra_columns,
+            rename=dict(self.rename),
+        )
 
     def __repr__(self) -> str:
         """What was declared, without passwords; the same in every process."""
@@ -219,8 +211,3 @@ def _reader(format_name: str) -> Reader:
         case _:
             from batch_provider.sources.parquet_reader import read_parquet as read
     return read
-
-
-def name_file(name: str, records: Sequence[MalformedRecord]) -> list[MalformedRecord]:
-    """Say in which of several files the lines stand."""
-    return [replace(record, message=f"{name}: {record.message}") for record in records]

@@ -11,16 +11,16 @@ import ijson
 
 from batch_provider.domain.errors import SourceError, UnsupportedPayloadError
 from batch_provider.engine.ports.store import MalformedRecord
-from batch_provider.sources.files import Files
 from batch_provider.sources.intake import Intake, Piece, as_text, malformed, place_rows
 from batch_provider.sources.locate import FoundFile, as_utf8
+from batch_provider.sources.read_options import ReadOptions
 
 _BLOCK = 10_000
 _BUFFER = 2**18
 _BOM = b"\xef\xbb\xbf"
 
 
-def read_json(found: FoundFile, options: Files, intake: Intake) -> Iterator[Piece]:
+def read_json(found: FoundFile, options: ReadOptions, intake: Intake) -> Iterator[Piece]:
     """Stream a file; an element of the array that is no object becomes a malformed record of its own.
 
     Raises:

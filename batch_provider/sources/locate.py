@@ -8,13 +8,13 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import pyarrow as pa
 
 from batch_provider.domain.errors import BatchError, SourceError
-from batch_provider.engine.ports.store import SourceAccess
+from batch_provider.engine.ports.store import MalformedRecord, SourceAccess
 from batch_provider.sources.options import redact
 from batch_provider.sources.transient import retrying
 
@@ -178,3 +178,8 @@ class _Transcoded:
             text = self._decoder.decode(raw, final=not raw)
             if text or not raw:
                 return text.encode("utf-8", "surrogateescape")
+
+
+def name_file(name: str, records: Sequence[MalformedRecord]) -> list[MalformedRecord]:
+    """Say in which of several files the lines stand."""
+    return [replace(record, message=f"{name}: {record.message}") for record in records]

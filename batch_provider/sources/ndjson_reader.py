@@ -14,9 +14,9 @@ import pyarrow.json as pajson
 
 from batch_provider.domain.errors import SourceError
 from batch_provider.engine.ports.store import MalformedRecord
-from batch_provider.sources.files import Files
 from batch_provider.sources.intake import Intake, Locate, Piece, malformed
 from batch_provider.sources.locate import FoundFile, as_utf8, read_full
+from batch_provider.sources.read_options import ReadOptions
 
 _BLOCK = 2 * 2**20
 _LONGEST = 64 * 2**20
@@ -26,7 +26,7 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"{}[]\n"))
 _SEVERAL = re.compile(rb"\}[ \t\r]*(?:null|\{)")
 
 
-def read_ndjson(found: FoundFile, options: Files, intake: Intake) -> Iterator[Piece]:
+def read_ndjson(found: FoundFile, options: ReadOptions, intake: Intake) -> Iterator[Piece]:
     """Stream a file; a line that is no JSON object becomes a malformed record of its own."""
     line = 1
     with found.open() as stream:

@@ -10,12 +10,12 @@ import pyarrow.parquet as pq
 
 from batch_provider.domain.errors import SourceError
 from batch_provider.sources.coerce import plain
-from batch_provider.sources.files import Files
 from batch_provider.sources.intake import ROWS, Intake, Piece, place_batch
 from batch_provider.sources.locate import FoundFile, Stretch
+from batch_provider.sources.read_options import ReadOptions
 
 
-def read_parquet(found: FoundFile, options: Files, intake: Intake) -> Iterator[Piece]:  # noqa: ARG001
+def read_parquet(found: FoundFile, options: ReadOptions, intake: Intake) -> Iterator[Piece]:  # noqa: ARG001
     """Stream a file by row groups; types are the file's own."""
     if found.compression is not None:
         raise SourceError(

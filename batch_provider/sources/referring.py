@@ -20,24 +20,25 @@ from batch_provider.domain.references import InputPart, InputReference
 from batch_provider.engine.ports.store import Counted, SourceAccess
 from batch_provider.sources.csv.parse import IrregularError
 from batch_provider.sources.csv.reader import csv_stretches, read_csv_again
-from batch_provider.sources.files import Files, name_file
 from batch_provider.sources.intake import Intake, Piece, place_batch
-from batch_provider.sources.locate import FoundFile, Stretch, find_files, is_utf8, reading
+from batch_provider.sources.locate import FoundFile, Stretch, find_files, is_utf8, name_file, reading
+from batch_provider.sources.options import redact
 from batch_provider.sources.parquet_reader import ColumnReader, open_parquet, parquet_stretches, plain_schema
+from batch_provider.sources.read_options import ReadOptions
 
 _FORMATS = ("csv", "tsv", "parquet")
 
 
-def refer(files: Files, access: SourceAccess) -> Iterator[Counted | InputReference]:
+def refer(urls: Any, options: ReadOptions, access: SourceAccess) -> Iterator[Counted | InputReference]:
     """Count the records of every file, and note what they are read again by.
 
     Raises:
         SourceError: a file cannot be read, or cannot be referred to.
     """
-    intake = files.intake()
+    intake = options.intake()
     first = 0
-    for found in find_files(files.urls, access):
-        counting = _Counting(files, found, intake, first)
+    for found in find_files(urls, access):
+        counting = _Counting(options, found, intake, first)
         yield from counting.parts_counted()
         first = counting.next_id
         yield counting.reference()
@@ -46,10 +47,10 @@ def refer(files: Files, access: SourceAccess) -> Iterator[Counted | InputReferen
 class _Counting:
     """One file, counted part by part."""
 
-    def __init__(self, files: Files, found: FoundFile, intake: Intake, first: int) -> None:
-        self._files, self._found, self._intake = files, found, intake
-        self._format = files.format_of(found.path)
-        _check_referable(files, found, self._format)
+    def __init__(self, options: ReadOptions, found: FoundFile, intake: Intake, first: int) -> None:
+        self._options, self._found, self._intake = options, found, intake
+        self._format = options.format_of(found.path)
+        _check_referable(options, found, self._format)
         self._path = os.path.abspath(found.path)  # noqa: PTH100  # resolve() would follow links that may be moved
         with reading(found.name):
             self._size, self._mtime = _facts(self._path)
@@ -67,7 +68,7 @@ class _Counting:
     def _stretches(self) -> Iterator[tuple[Stretch, list[Piece] | None]]:
         if self._format == "parquet":
             return parquet_stretches(self._path, self._intake)
-        return ((stretch, pieces) for stretch, pieces in csv_stretches(self._found, self._files, self._intake))
+        return ((stretch, pieces) for stretch, pieces in csv_stretches(self._found, self._options, self._intake))
 
     def _count(self, stretch: Stretch, pieces: list[Piece] | None) -> Counted:
         types = self._intake.snapshot()
@@ -101,7 +102,7 @@ class _Counting:
             format=self._format,
             columns=self._intake.present,
             types=tuple(map(_as_text, self._types)),
-            options=_options(self._files),
+            options=_noted(self._options),
             parts=tuple(self._parts),
         )
 
@@ -116,16 +117,16 @@ def _counts(pieces: Sequence[Piece]) -> tuple[int, Counter[str]]:
     return good, errors
 
 
-def _check_referable(files: Files, found: FoundFile, format_name: str) -> None:
+def _check_referable(options: ReadOptions, found: FoundFile, format_name: str) -> None:
     reason = None
     if not isinstance(found.filesystem, LocalFileSystem):
         reason = "it is not a file of a local or mounted file system"
     elif format_name not in _FORMATS:
         reason = f"it is {format_name}, and only CSV and Parquet files can be referred to"
-    elif files.compression_of(found.path) is not None:
+    elif options.compression_of(found.path) is not None:
         reason = "it is compressed, and no reader can begin in the middle of it"
-    elif format_name != "parquet" and not is_utf8(files.encoding):
-        reason = f"its encoding is {files.encoding}, and only UTF-8 can be read from the middle"
+    elif format_name != "parquet" and not is_utf8(options.encoding):
+        reason = f"its encoding is {options.encoding}, and only UTF-8 can be read from the middle"
     if reason is not None:
         raise SourceError(found.name, f"copy=False cannot be used: {reason}. Use copy=True.", retryable=False)
 
@@ -143,24 +144,31 @@ def _as_schema(text: str) -> pa.Schema:
     return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
 
 
-def _options(files: Files) -> dict[str, Any]:
+def _noted(options: ReadOptions) -> dict[str, Any]:
     return {
-        "delimiter": files.delimiter,
-        "quote": files.quote,
-        "null_values": list(files.null_values),
-        "schema": None if files.schema is None else _as_text(files.schema),
-        "extra_columns": files.extra_columns,
-        "rename": dict(files.rename),
+        "delimiter": options.delimiter,
+        "quote": options.quote,
+        "null_values": list(options.null_values),
+        "schema": None if options.schema is None else _as_text(options.schema),
+        "extra_columns": options.extra_columns,
+        "rename": dict(options.rename),
     }
 
 
-def _as_files(reference: InputReference) -> Files:
+def _read_options(reference: InputReference) -> ReadOptions:
     """The options that the file was read with at the load."""
     given: Mapping[str, Any] = reference.options
-    contract = None if given["schema"] is None else _as_schema(given["schema"])
-    header: Any = reference.columns if reference.columns and reference.format != "parquet" else True
-    options = {name: given[name] for name in ("delimiter", "quote", "null_values", "extra_columns", "rename")}
-    return Files(reference.path, format=reference.format, header=header, schema=contract, **options)
+    return ReadOptions(
+        source=redact(reference.path),
+        format=reference.format,
+        delimiter=given["delimiter"],
+        quote=given["quote"],
+        null_values=tuple(given["null_values"]),
+        header=reference.columns if reference.columns and reference.format != "parquet" else True,
+        schema=None if given["schema"] is None else _as_schema(given["schema"]),
+        extra_columns=given["extra_columns"],
+        rename=dict(given["rename"]),
+    )
 
 
 class ReferencedFile:
@@ -174,9 +182,9 @@ class ReferencedFile:
     def __init__(self, reference: InputReference, *, is_named: bool) -> None:
         self.reference = reference
         self._is_named = is_named
-        self._files = _as_files(reference)
+        self._options = _read_options(reference)
         self._types = [_as_schema(text) for text in reference.types]
-        self._shown = [self._files.intake().shown(types) for types in self._types]
+        self._shown = [self._options.intake().shown(types) for types in self._types]
         self._readers: dict[str, ColumnReader] = {}
 
     def check(self) -> None:
@@ -214,7 +222,7 @@ class ReferencedFile:
         own = plain_schema(self._parquet)
         if any(self._types[0].field(field.name).type != field.type for field in own):
             return None
-        new = dict(self._files.rename)
+        new = dict(self._options.rename)
         places = {new.get(name, name): place for place, name in enumerate(own.names)}
         return {name: places[name] for name in self._shown[0].names if name in places}
 
@@ -230,9 +238,9 @@ class ReferencedFile:
             SourceError: the file has changed.
         """
         self.check()
-        old = {new: name for name, new in dict(self._files.rename).items()}
+        old = {new: name for name, new in dict(self._options.rename).items()}
         wanted = None if columns is None else {old.get(name, name) for name in columns}
-        intake = self._files.intake()
+        intake = self._options.intake()
         intake.begin(self.reference.path)
         intake.pin(self._types[part.types], wanted)
         with reading(self.reference.path):
@@ -256,7 +264,7 @@ class ReferencedFile:
             data = stream.read(part.end - part.start)
         stretch = Stretch(part.start, part.end, part.line, part.careful)
         try:
-            return read_csv_again(stretch, data, self.reference.columns, self._files, intake)
+            return read_csv_again(stretch, data, self.reference.columns, self._options, intake)
         except (IrregularError, pa.ArrowInvalid):
             self._changed("other records are in it")
 

@@ -11,15 +11,15 @@ from typing import Any
 from lxml import etree
 
 from batch_provider.domain.errors import SourceError
-from batch_provider.sources.files import Files
 from batch_provider.sources.intake import Intake, Piece, place_rows
 from batch_provider.sources.locate import FoundFile
+from batch_provider.sources.read_options import ReadOptions
 
 _BLOCK = 10_000
 _NIL = "{http://www.w3.org/2001/XMLSchema-instance}nil"
 
 
-def read_xml(found: FoundFile, options: Files, intake: Intake) -> Iterator[Piece]:
+def read_xml(found: FoundFile, options: ReadOptions, intake: Intake) -> Iterator[Piece]:
     """Stream a file. Names are local ones: prefixes of namespaces do not matter.
 
     A record has its children by name, its attributes as ``@name`` and, beside those, its own text as ``#text``.

@@ -26,10 +26,9 @@ from bench.orders.functions import (
     make_enrich,
     run_record,
 )
+from bench.orders.made import Counts, Made
 
 BLOCK = 10_000
-Counts = Counter[str]
-"""``step/status`` → records."""
 
 
 @dataclass(frozen=True)
@@ -99,15 +98,6 @@ def blocks(run: Run) -> Iterator[Any]:
     import pyarrow.parquet as pq
 
     yield from pq.ParquetFile(run.orders).iter_batches(batch_size=BLOCK)
-
-
-@dataclass
-class Made:
-    """What was made of a block: loaded rows and status rows as Arrow tables."""
-
-    good: Any
-    status: Any
-    counts: Counts
 
 
 def by_record(batch: Any, enrich: Any, *, status: bool) -> Made:

@@ -16,7 +16,8 @@ from bench.orders.functions import (
     make_enrich,
     run_record,
 )
-from bench.peers.contract import BLOCK, Counts, Run, parser, process_file, split, start, total
+from bench.orders.made import Counts
+from bench.peers.contract import BLOCK, Run, parser, process_file, split, start, total
 
 _ENRICH: dict[str, Any] = {}
 

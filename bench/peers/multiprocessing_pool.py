@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow.compute
 import pyarrow.parquet  # noqa: F401  # before the fork, as one would
 
-from bench.peers.contract import Counts, Run, blocks, parser, start, total, worker
+from bench.orders.made import Counts
+from bench.peers.contract import Run, blocks, parser, start, total, worker
 
 RUN: list[Run] = []
 

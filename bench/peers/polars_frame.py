@@ -7,7 +7,8 @@ from collections import Counter
 from typing import Any
 
 from bench.orders.functions import OUTPUT_COLUMNS, STATUS_COLUMNS, TYPES, Record, load_customers, make_enrich
-from bench.peers.contract import BLOCK, COMBINED_COLUMNS, Counts, Run, combined_record, parser, start
+from bench.orders.made import Counts
+from bench.peers.contract import BLOCK, COMBINED_COLUMNS, Run, combined_record, parser, start
 
 
 def vectorised(run: Run) -> Counts:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from bench.peers.contract import Counts, Run, parser, process_file, split, start, total
+from bench.orders.made import Counts
+from bench.peers.contract import Run, parser, process_file, split, start, total
 
 
 def main() -> None:

@@ -73,3 +73,44 @@ def test_a_new_package_must_be_given_a_layer(checkout):
     (checkout / "batch_provider" / "helpers.py").write_text("")
 
     assert check(checkout).returncode == 1
+
+
+def circles(checkout):
+    return subprocess.run(
+        [sys.executable, "-m", "scripts.import_circles"],
+        cwd=checkout,
+        env={"PYTHONPATH": str(checkout), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_no_file_imports_itself_through_others():
+    found = circles(REPOSITORY)
+    assert (found.returncode, found.stdout) == (0, "No file imports itself through others.\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param("from batch_provider.sources.files import Files", id="at the top"),
+        pytest.param("def f():\n    from batch_provider.sources.files import Files", id="in a function"),
+        pytest.param(
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from batch_provider.sources.files import Files",
+            id="for type checkers",
+        ),
+    ],
+)
+def test_a_circle_of_imports_is_found_wherever_they_stand(checkout, line):
+    for package in ("bench", "dags", "scripts"):
+        shutil.copytree(REPOSITORY / package, checkout / package, ignore=shutil.ignore_patterns("__pycache__"))
+    file = checkout / "batch_provider" / "sources" / "xml_reader.py"
+    file.write_text(f"{file.read_text()}\n{line}\n")
+
+    found = circles(checkout)
+
+    assert found.returncode == 1
+    circle = found.stdout.splitlines()[0].partition("circle: ")[2].split(" → ")
+    assert circle[0] == circle[-1]
+    assert {"batch_provider.sources.files", "batch_provider.sources.xml_reader"} <= set(circle)

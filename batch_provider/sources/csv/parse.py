@@ -13,8 +13,8 @@ import pyarrow.csv as pacsv
 from batch_provider.engine.columns.rows import Bad, unify
 from batch_provider.sources.coerce import bisect
 from batch_provider.sources.csv.grammar import CarefulReader, Dialect, Row
-from batch_provider.sources.files import Files
 from batch_provider.sources.intake import Intake, Piece, malformed
+from batch_provider.sources.read_options import ReadOptions
 
 _INTEGER = r"^\s*[+-]?\d{16,}\s*$"
 _EXACT = 2.0**53  # beyond it a float is no longer every whole number
@@ -33,7 +33,7 @@ class CsvBlocks:
         intake: knows the types, and learns more of them.
     """
 
-    def __init__(self, columns: Sequence[str], dialect: Dialect, options: Files, intake: Intake) -> None:
+    def __init__(self, columns: Sequence[str], dialect: Dialect, options: ReadOptions, intake: Intake) -> None:
         self._columns, self._dialect = tuple(columns), dialect
         self._options, self._intake = options, intake
         self._careful = CarefulReader(dialect, len(columns))

@@ -11,9 +11,9 @@ import pyarrow as pa
 from batch_provider.domain.errors import SourceError
 from batch_provider.sources.csv.grammar import CarefulReader, Dialect, rows_end
 from batch_provider.sources.csv.parse import CsvBlocks, IrregularError
-from batch_provider.sources.files import Files
 from batch_provider.sources.intake import Intake, Piece
 from batch_provider.sources.locate import FoundFile, Stretch, as_utf8, read_full
+from batch_provider.sources.read_options import ReadOptions
 
 _FIRST = 4 * 2**20  # what types are inferred from
 _BLOCK = 2**20
@@ -23,20 +23,20 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UNREADABLE = re.compile("[\r\0\ud800-\udfff]")
 
 
-def read_csv(found: FoundFile, options: Files, intake: Intake) -> Iterator[Piece]:
+def read_csv(found: FoundFile, options: ReadOptions, intake: Intake) -> Iterator[Piece]:
     """Stream a file; a line or value that does not fit becomes a malformed record of its own."""
     for _, pieces in csv_stretches(found, options, intake):
         yield from pieces
 
 
-def csv_stretches(found: FoundFile, options: Files, intake: Intake) -> Iterator[tuple[Stretch, list[Piece]]]:
+def csv_stretches(found: FoundFile, options: ReadOptions, intake: Intake) -> Iterator[tuple[Stretch, list[Piece]]]:
     """The same, with the bytes that the pieces were made from."""
     with found.open() as stream:
         yield from _CsvFile(found, as_utf8(stream, options.encoding), options, intake).stretches()
 
 
 def read_csv_again(
-    stretch: Stretch, data: bytes, columns: tuple[str, ...], options: Files, intake: Intake
+    stretch: Stretch, data: bytes, columns: tuple[str, ...], options: ReadOptions, intake: Intake
 ) -> list[Piece]:
     """What ``data``, the bytes of a stretch, give with the types that are known since."""
     blocks = CsvBlocks(columns, dialect_of(options, options.format or "csv"), options, intake)
@@ -45,13 +45,13 @@ def read_csv_again(
     return blocks.fast(data, stretch.line)
 
 
-def dialect_of(options: Files, format_name: str) -> Dialect:
+def dialect_of(options: ReadOptions, format_name: str) -> Dialect:
     """How the fields of a file are separated and quoted."""
     return Dialect(options.delimiter or ("\t" if format_name == "tsv" else ","), options.quote)
 
 
 class _CsvFile:
-    def __init__(self, found: FoundFile, stream: Any, options: Files, intake: Intake) -> None:
+    def __init__(self, found: FoundFile, stream: Any, options: ReadOptions, intake: Intake) -> None:
         self._dialect = dialect_of(options, options.format_of(found.path))
         self._name, self._stream, self._options, self._intake = found.name, stream, options, intake
         self._columns: tuple[str, ...] = ()
