@@ -43,7 +43,7 @@ def load_settings() -> Settings:
 
 def _option(name: str) -> str:
     """Return the configured text of an option, or the default the provider declares for it."""
-    from airflow.sdk.configuration import conf
+    from airflow.sdk import conf
 
     default = get_provider_info()["config"][_SECTION]["options"][name]["default"]
     return str(conf.get(_SECTION, name, fallback=default)).strip()

@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.sdk.definitions.callback import AsyncCallback
-from airflow.sdk.definitions.deadline import BaseDeadlineReference, DeadlineAlert
-
+from batch_provider.airflow_compat import AsyncCallback, BaseDeadlineReference, DeadlineAlert
 from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.notifications.notifier import DEFAULT_CONN_ID, DEFAULT_NAME, BatchNotifier, checked_conn_ids
 
@@ -42,9 +40,9 @@ class RunAfterUnlessBackfill(BaseDeadlineReference):
         Airflow calls this in the transaction that creates the run, so no other session may be opened here: it
         would not see the run, and in the scheduler it would end the transaction.
         """
-        from airflow.models import DagRun
-        from airflow.utils.types import DagRunType
         from sqlalchemy import select
+
+        from batch_provider.airflow_compat import DagRun, DagRunType
 
         of_this_run = select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id)
         run: Any = session.scalar(of_this_run)

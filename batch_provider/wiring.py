@@ -54,7 +54,7 @@ def tickets(dag_id: str, job: str, settings: Settings | None = None) -> Tickets:
 
 def worker_slots() -> int:
     """How many tasks can run side by side: Airflow's parallelism, at most two for each core."""
-    from airflow.sdk.configuration import conf
+    from airflow.sdk import conf
 
     parallelism = conf.getint("core", "parallelism", fallback=32) or 32
     return int(min(parallelism, 2 * (os.cpu_count() or 1)))

@@ -36,7 +36,7 @@ class AirflowApi:
     """
 
     def __init__(self, url: str | None = None, token: str | None = None) -> None:
-        from airflow.sdk.configuration import conf
+        from airflow.sdk import conf
 
         self.url = (url or conf.get("api", "base_url", fallback="") or "http://localhost:8080").rstrip("/")
         token = token or os.environ.get(TOKEN_VARIABLE)

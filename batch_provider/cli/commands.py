@@ -8,10 +8,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from airflow.cli.simple_table import AirflowConsole
-from airflow.utils.platform import getuser
-
 from batch_provider import wiring
+from batch_provider.airflow_compat import AirflowConsole, getuser
 from batch_provider.cli.runs import ALIVE, NoDatabaseError, is_alive, run_states
 from batch_provider.cli.session import command, confirm, find, open_catalog
 from batch_provider.config import load_settings

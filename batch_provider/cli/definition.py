@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow.cli.cli_config import (
+from batch_provider.airflow_compat import (
     ARG_OUTPUT,
     ARG_VERBOSE,
     ARG_YES,

@@ -5,8 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Sequence
 
-from airflow.cli.simple_table import AirflowConsole
-
+from batch_provider.airflow_compat import AirflowConsole
 from batch_provider.cli.api import AirflowApi
 from batch_provider.cli.runs import ALIVE
 from batch_provider.cli.session import confirm, find

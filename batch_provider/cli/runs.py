@@ -31,8 +31,7 @@ def run_states(instances: Iterable[JobInstance]) -> Mapping[tuple[str, str], str
         wanted[instance.dag_id].add(instance.run_id)
     found: dict[tuple[str, str], str] = {}
     try:
-        from airflow.models.dagrun import DagRun
-        from airflow.utils.session import create_session
+        from batch_provider.airflow_compat import DagRun, create_session
 
         with create_session() as session:
             for dag_id, run_ids in wanted.items():

@@ -7,11 +7,13 @@ from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-from airflow.utils.cli import action_cli, suppress_logs_and_warning
-from airflow.utils.helpers import ask_yesno
-from airflow.utils.providers_configuration_loader import providers_configuration_loaded
-
 from batch_provider import wiring
+from batch_provider.airflow_compat import (
+    action_cli,
+    ask_yesno,
+    providers_configuration_loaded,
+    suppress_logs_and_warning,
+)
 from batch_provider.config import load_settings
 from batch_provider.domain.errors import BatchError, InvalidOptionError
 from batch_provider.storage.instances.catalog import Catalog

@@ -99,7 +99,7 @@ class BatchNotifier(BaseNotifier):
         log.info("Alert sent through %s: %s", ", ".join(reached), message.subject)
 
     def _compose(self, context: Context) -> Message:
-        from airflow.sdk._shared.secrets_masker import redact
+        from batch_provider.airflow_compat import redact
 
         facts = AlertFacts.from_context(dict(context), _base_url())
         return compose(facts, self.name, self._lead(dict(context), facts), lambda text: str(redact(text)))
@@ -172,6 +172,6 @@ def _described(conn_id: str, error: BaseException) -> str:
 
 
 def _base_url() -> str:
-    from airflow.sdk.configuration import conf
+    from airflow.sdk import conf
 
     return str(conf.get("api", "base_url", fallback="") or "")

@@ -49,6 +49,6 @@ def _count(dag_id: str, run_ids: list[str], states: list[str]) -> int:
 
 def _instance() -> Any:
     """Where Airflow keeps these questions; DagStateTrigger of the standard provider asks them the same way."""
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+    from batch_provider.airflow_compat import RuntimeTaskInstance
 
     return RuntimeTaskInstance

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.domain.spec import JobSpec
-from batch_provider.engine.steps.stream import StreamTask, process_stream
+from batch_provider.engine.process.stream import StreamTask, process_stream
 from batch_provider.operators._failures import airflow_errors
 from batch_provider.operators.alerts import late_alert
 from batch_provider.operators.base import BatchOperator, DeclaredJob

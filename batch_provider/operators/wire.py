@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow.sdk import DAG, TaskGroup, chain, task_group
-from airflow.sdk.definitions._internal.contextmanager import TaskGroupContext
-from airflow.sdk.definitions.taskgroup import MappedTaskGroup
 
+from batch_provider.airflow_compat import MappedTaskGroup, TaskGroupContext
 from batch_provider.domain.errors import JobDefinitionError
 from batch_provider.domain.fused import FusedStep, checkpoint_steps
 from batch_provider.domain.spec import JobSpec, StepSpec

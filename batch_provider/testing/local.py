@@ -26,7 +26,7 @@ from batch_provider.engine.load.load import load_instance
 from batch_provider.engine.ports.clock import SystemClock
 from batch_provider.engine.ports.store import Clock, Source, SourceAccess
 from batch_provider.engine.process.process import ShardTask, process_shard
-from batch_provider.engine.steps.stream import StreamTask, process_stream
+from batch_provider.engine.process.stream import StreamTask, process_stream
 from batch_provider.sources.access import LocalAccess
 from batch_provider.sources.records import Records
 from batch_provider.storage.blobs.local import Blobs, MemoryBlobs

@@ -57,6 +57,18 @@ def test_the_package_keeps_its_contracts(checkout):
             "imports only what is below",
             id="engine imports storage",
         ),
+        pytest.param(
+            "engine/steps/record.py",
+            "from batch_provider.engine.process import guard",
+            "Rooms of the engine",
+            id="a step imports the loop",
+        ),
+        pytest.param(
+            "storage/blobs/disk.py",
+            "from batch_provider.storage.claims import rounds",
+            "Rooms of the storage",
+            id="named bytes import claims",
+        ),
     ],
 )
 def test_a_bad_import_breaks_them(checkout, module, line, contract):
