@@ -12,7 +12,8 @@ from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.domain.instance import JobInstance
 from batch_provider.engine.ports.clock import SystemClock
 from batch_provider.sources.access import LocalAccess
-from batch_provider.storage.blobs.local import AgingBlobs, LocalBlobs
+from batch_provider.storage.blobs.local import LocalBlobs
+from batch_provider.storage.blobs.protocol import AgingBlobs
 from batch_provider.storage.instances.catalog import Catalog
 from batch_provider.storage.instances.retention import Retention
 from batch_provider.storage.instances.store import InstanceStore

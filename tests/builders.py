@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from batch_provider import BatchJob, JobSpec
-from batch_provider.storage.blobs.local import Blobs, MemoryBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
+from batch_provider.storage.blobs.protocol import Blobs
 from batch_provider.testing import LocalRun
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from batch_provider.storage.blobs.local import MemoryBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.testing.clock import FakeClock
 from batch_provider.testing.faults import (
     Fault,

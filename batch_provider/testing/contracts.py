@@ -22,7 +22,7 @@ from batch_provider.testing.local import LocalRun
 
 if TYPE_CHECKING:
     from batch_provider.engine.ports.store import Source, SourceAccess
-    from batch_provider.storage.blobs.local import AgingBlobs, Blobs
+    from batch_provider.storage.blobs.protocol import AgingBlobs, Blobs
 
 
 class Killed(BaseException):

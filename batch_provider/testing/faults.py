@@ -23,7 +23,7 @@ from batch_provider.storage.blobs.disk import Disk
 
 if TYPE_CHECKING:
     from batch_provider.engine.ports.store import SourceAccess
-    from batch_provider.storage.blobs.local import Blobs
+    from batch_provider.storage.blobs.protocol import Blobs
 
 
 @dataclass(frozen=True)

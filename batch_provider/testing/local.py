@@ -29,7 +29,8 @@ from batch_provider.engine.process.process import ShardTask, process_shard
 from batch_provider.engine.process.stream import StreamTask, process_stream
 from batch_provider.sources.access import LocalAccess
 from batch_provider.sources.records import Records
-from batch_provider.storage.blobs.local import Blobs, MemoryBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
+from batch_provider.storage.blobs.protocol import Blobs
 from batch_provider.storage.claims.generation import Generation
 from batch_provider.storage.instances.completion import Completion
 from batch_provider.storage.instances.store import InstanceStore

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from batch_provider.sources.records import Records
-from batch_provider.storage.blobs.local import LocalBlobs, MemoryBlobs
+from batch_provider.storage.blobs.local import LocalBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.testing.contracts import AgingBlobsContract, SourceContract
 
 

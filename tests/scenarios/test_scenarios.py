@@ -18,7 +18,7 @@ from batch_provider.domain.errors import (
     UnsupportedPayloadError,
 )
 from batch_provider.sources import Files
-from batch_provider.storage.blobs.local import MemoryBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.testing import LocalRun
 from tests.builders import Killed, failures, numbers, with_outcome
 

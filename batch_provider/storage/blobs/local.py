@@ -1,4 +1,4 @@
-"""Named bytes under one root: the only code that writes to the store.
+"""Named bytes in a directory: the only code that writes to a store of files.
 
 Names never repeat and nothing that counts is overwritten, so no lock and no conditional put is needed; a local
 file is still written under a temporary name and renamed, so that it is whole or absent.
@@ -7,17 +7,13 @@ file is still written under a temporary name and renamed, so that it is whole or
 from __future__ import annotations
 
 import errno
-import json
 import os
 import secrets
 import shutil
-import threading
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Protocol
 
 import pyarrow as pa
 
@@ -37,60 +33,6 @@ _ADVICE = {
     errno.EEXIST: "a part of this path is a file; set [batch_provider] storage_path to a directory",
     errno.EDQUOT: "the disk quota is used up; free some space, then clear the task",
 }
-
-
-class Blobs(Protocol):
-    """A store of named bytes. Names are relative, with ``/`` between parts."""
-
-    def put(self, name: str, data: pa.Buffer | bytes, *, durable: bool = False) -> None:
-        """Write all of ``data`` under ``name``: whole or absent. Raises StorageError.
-
-        Args:
-            name: of the file.
-            data: what it holds.
-            durable: its bytes survive a power loss if its name does. What has no digest to be checked by needs it.
-        """
-        ...
-
-    def get(self, name: str) -> pa.Buffer:
-        """The bytes under ``name``. Raises StorageError, FileNotFoundError."""
-        ...
-
-    def files(self, directory: str) -> list[str]:
-        """Sorted names of the files directly in ``directory``; none if it does not exist."""
-        ...
-
-    def directories(self, directory: str) -> list[str]:
-        """Sorted names of the directories directly in ``directory``; none if it does not exist."""
-        ...
-
-    def delete(self, name: str) -> None:
-        """Remove a file, or a directory with all it holds; nothing happens if it is not there."""
-        ...
-
-    def sync(self, names: Iterable[str] = ()) -> None:
-        """Make everything put before this call survive a power loss.
-
-        Args:
-            names: files that another process has put and may not have lived to sync.
-        """
-        ...
-
-    def address(self, name: str) -> str:
-        """Where a person finds it."""
-        ...
-
-
-class AgingBlobs(Blobs, Protocol):
-    """A store that knows how old things are, so that purge can work on it."""
-
-    def usage(self, name: str) -> Usage:
-        """Bytes, files and the last write of a file or directory; nothing if it does not exist."""
-        ...
-
-    def leftovers(self, age: timedelta) -> list[str]:
-        """Files that were never finished and have not been written to for ``age``."""
-        ...
 
 
 class LocalBlobs:
@@ -205,80 +147,3 @@ def _clear_errors(action: str, path: Path) -> Iterator[None]:
     except OSError as error:
         reason = _ADVICE.get(error.errno or 0, error.strerror or str(error))
         raise StorageError(action, str(path), reason) from error
-
-
-class MemoryBlobs:
-    """The in-memory twin, for tests, notebooks and ``job.run()``."""
-
-    def __init__(self) -> None:
-        self._data: dict[str, bytes] = {}
-        self._written: dict[str, float] = {}
-        self._lock = threading.Lock()
-
-    def put(self, name: str, data: pa.Buffer | bytes, *, durable: bool = False) -> None:  # noqa: ARG002
-        """Keep a copy."""
-        with self._lock:
-            self._data[name], self._written[name] = bytes(data), time.time()
-
-    def get(self, name: str) -> pa.Buffer:
-        """The bytes under ``name``."""
-        with self._lock:
-            if name not in self._data:
-                raise FileNotFoundError(name)
-            return pa.py_buffer(self._data[name])
-
-    def files(self, directory: str) -> list[str]:
-        """Sorted names directly in ``directory``."""
-        return sorted(rest for rest in self._below(directory) if "/" not in rest)
-
-    def directories(self, directory: str) -> list[str]:
-        """Sorted names of directories directly in ``directory``."""
-        return sorted({rest.partition("/")[0] for rest in self._below(directory) if "/" in rest})
-
-    def _below(self, directory: str) -> list[str]:
-        prefix = f"{directory.rstrip('/')}/" if directory else ""
-        with self._lock:
-            return [name[len(prefix) :] for name in self._data if name.startswith(prefix)]
-
-    def delete(self, name: str) -> None:
-        """Forget it and everything below it."""
-        with self._lock:
-            for key in [key for key in self._data if key == name or key.startswith(f"{name}/")]:
-                del self._data[key]
-
-    def usage(self, name: str) -> Usage:
-        """Of what is in memory."""
-        names = [name] if name in self._data else [f"{name}/{rest}".lstrip("/") for rest in self._below(name)]
-        newest = datetime.fromtimestamp(max(self._written[each] for each in names), UTC) if names else None
-        return Usage(sum(len(self._data[each]) for each in names), len(names), newest)
-
-    def leftovers(self, age: timedelta) -> list[str]:  # noqa: ARG002  # of the protocol
-        """None: a write to memory is never half done."""
-        return []
-
-    def sync(self, names: Iterable[str] = ()) -> None:
-        """Memory has nothing to sync."""
-
-    def address(self, name: str) -> str:
-        """For messages."""
-        return f"memory:{name}"
-
-
-def put_json(blobs: Blobs, name: str, data: Mapping[str, Any], *, durable: bool = True) -> None:
-    """Write a small document that a person can read; see :meth:`Blobs.put`."""
-    raw = json.dumps(data, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace")
-    blobs.put(name, raw, durable=durable)
-
-
-def get_json(blobs: Blobs, name: str) -> dict[str, Any]:
-    """Read what :func:`put_json` wrote.
-
-    Raises:
-        FileNotFoundError: it is not there.
-        StorageError: it is not JSON.
-    """
-    raw = bytes(blobs.get(name))
-    try:
-        return dict(json.loads(raw))
-    except ValueError as error:
-        raise StorageError("read", blobs.address(name), f"it is not valid JSON ({error})") from error

@@ -19,7 +19,7 @@ from batch_provider.domain.tally import Tally
 from batch_provider.engine.columns.rows import unify
 from batch_provider.engine.ports.store import Clock, GenerationReader
 from batch_provider.storage import paths
-from batch_provider.storage.blobs.local import Blobs, get_json, put_json
+from batch_provider.storage.blobs.protocol import Blobs, get_json, put_json
 from batch_provider.storage.reading.checkpoint_file import Footer, encode, open_checkpoint
 
 SYNC_SECONDS = 1.0

@@ -13,7 +13,7 @@ from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.domain.tally import Tally
 from batch_provider.engine.ports.store import Clock
 from batch_provider.storage import paths
-from batch_provider.storage.blobs.local import Blobs, get_json
+from batch_provider.storage.blobs.protocol import Blobs, get_json
 from batch_provider.storage.reading.chain import ChainReader, FileLayer, Layer
 from batch_provider.storage.reading.referenced import ReferenceLayer, open_references
 

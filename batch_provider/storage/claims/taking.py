@@ -9,7 +9,7 @@ from batch_provider.domain.errors import CorruptCheckpointError, FencedError
 from batch_provider.domain.instance import Claim, Close
 from batch_provider.domain.layout import ClaimId, FileRef
 from batch_provider.storage import paths
-from batch_provider.storage.blobs.local import put_json
+from batch_provider.storage.blobs.protocol import put_json
 from batch_provider.storage.claims.held_claim import Adopted, HeldClaim
 from batch_provider.storage.claims.stored import StoredGeneration
 from batch_provider.storage.reading.checkpoint_file import open_checkpoint

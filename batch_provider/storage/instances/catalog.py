@@ -9,7 +9,7 @@ from batch_provider.domain.errors import InstanceNotFoundError
 from batch_provider.domain.instance import JobInstance, known_fields
 from batch_provider.engine.ports.store import Clock
 from batch_provider.storage import paths
-from batch_provider.storage.blobs.local import Blobs, get_json
+from batch_provider.storage.blobs.protocol import Blobs, get_json
 from batch_provider.storage.instances.store import InstanceStore, load_claims
 
 

@@ -14,7 +14,7 @@ from batch_provider.domain.layout import ClaimId, ShardRef, Span
 from batch_provider.domain.result import BatchJobResult
 from batch_provider.domain.tally import Tally
 from batch_provider.storage import paths
-from batch_provider.storage.blobs.local import get_json, put_json
+from batch_provider.storage.blobs.protocol import get_json, put_json
 from batch_provider.storage.claims.generation import Generation
 from batch_provider.storage.claims.held_claim import answered_stops
 from batch_provider.storage.reading.chain import ChainReader, Layer

@@ -10,7 +10,7 @@ from batch_provider.domain.result import BatchJobResult
 from batch_provider.engine.ports.store import Clock
 from batch_provider.engine.purge import Reason, Removal
 from batch_provider.storage import paths
-from batch_provider.storage.blobs.local import AgingBlobs
+from batch_provider.storage.blobs.protocol import AgingBlobs
 from batch_provider.storage.blobs.usage import Usage
 from batch_provider.storage.claims.stored import StoredGeneration
 from batch_provider.storage.instances.catalog import Catalog, Folder

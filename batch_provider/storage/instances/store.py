@@ -18,7 +18,7 @@ from batch_provider.domain.result import BatchJobResult
 from batch_provider.domain.tally import Tally
 from batch_provider.engine.ports.store import Clock
 from batch_provider.storage import paths
-from batch_provider.storage.blobs.local import Blobs, get_json, put_json
+from batch_provider.storage.blobs.protocol import Blobs, get_json, put_json
 from batch_provider.storage.claims.generation import Generation
 from batch_provider.storage.claims.stored import StoredGeneration
 from batch_provider.storage.reading.checkpoint_file import Footer, encode

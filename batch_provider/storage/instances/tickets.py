@@ -15,7 +15,7 @@ from batch_provider.domain.errors import StorageError
 from batch_provider.domain.instance import JobInstance
 from batch_provider.domain.layout import ClaimId
 from batch_provider.storage import paths
-from batch_provider.storage.blobs.local import Blobs, get_json, put_json
+from batch_provider.storage.blobs.protocol import Blobs, get_json, put_json
 
 _TRIES = 100
 

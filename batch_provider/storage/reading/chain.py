@@ -23,7 +23,8 @@ from batch_provider.domain.outcome import Outcome
 from batch_provider.engine.columns.joining import concat_by_name
 from batch_provider.engine.ports.completion import Each
 from batch_provider.engine.steps.fused_outcomes import failed_in
-from batch_provider.storage.blobs.local import Blobs, LocalBlobs
+from batch_provider.storage.blobs.local import LocalBlobs
+from batch_provider.storage.blobs.protocol import Blobs
 from batch_provider.storage.reading.checkpoint_file import CheckpointFile, Footer, open_checkpoint
 
 _OPEN_FILES = 2

@@ -24,7 +24,7 @@ from batch_provider.domain.instance import LAYOUT_VERSION
 from batch_provider.domain.layout import FileRef
 from batch_provider.domain.tally import Tally
 from batch_provider.engine.columns.rows import picked
-from batch_provider.storage.blobs.local import Blobs
+from batch_provider.storage.blobs.protocol import Blobs
 
 STATUS_COLUMNS = ("_id", "_status", "_out", "_in")
 

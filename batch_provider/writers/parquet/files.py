@@ -27,7 +27,7 @@ from batch_provider.engine.ports.store import SourceAccess
 from batch_provider.engine.ports.writing import Rows, Written
 from batch_provider.sources.access import LocalAccess
 from batch_provider.sources.options import redact
-from batch_provider.storage.blobs.local import get_json, put_json
+from batch_provider.storage.blobs.protocol import get_json, put_json
 from batch_provider.storage.paths import generation_number
 from batch_provider.writers.parquet.folder import Folder, open_folder
 

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from batch_provider.domain.errors import BatchError, StorageError
 from batch_provider.engine.ports.store import SourceAccess
 from batch_provider.sources.options import redact
-from batch_provider.storage.blobs.local import Blobs, LocalBlobs
+from batch_provider.storage.blobs.local import LocalBlobs
+from batch_provider.storage.blobs.protocol import Blobs
 
 
 class Folder(Blobs, Protocol):

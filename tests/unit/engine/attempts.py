@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from batch_provider.storage.blobs.local import MemoryBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.testing import LocalRun
 from tests.builders import Killed, job_of, numbers
 

@@ -25,7 +25,8 @@ from batch_provider.engine.expressions import sandbox
 from batch_provider.engine.expressions.sandbox import Sandbox
 from batch_provider.engine.process.process import ShardTask, process_shard
 from batch_provider.sources.access import LocalAccess
-from batch_provider.storage.blobs.local import MemoryBlobs, put_json
+from batch_provider.storage.blobs.memory import MemoryBlobs
+from batch_provider.storage.blobs.protocol import put_json
 from batch_provider.testing import LocalRun
 from tests.builders import Killed, Step, failures, job_of, numbers
 

@@ -25,7 +25,9 @@ from batch_provider.sources import parquet_reader as parquet_module
 from batch_provider.sources.csv import reader as csv_module
 from batch_provider.sources.parquet_reader import ColumnReader
 from batch_provider.sources.referring import ReferencedFile
-from batch_provider.storage.blobs.local import LocalBlobs, MemoryBlobs, get_json
+from batch_provider.storage.blobs.local import LocalBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
+from batch_provider.storage.blobs.protocol import get_json
 from batch_provider.storage.views.instance_view import InstanceView
 from batch_provider.testing import LocalRun
 from tests.builders import Killed, Step, job_of

@@ -11,7 +11,8 @@ import pytest
 from batch_provider import BatchJob, SqlTable
 from batch_provider.domain.errors import StorageError
 from batch_provider.sources.access import LocalAccess
-from batch_provider.storage.blobs.local import LocalBlobs, MemoryBlobs
+from batch_provider.storage.blobs.local import LocalBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.testing import (
     Fault,
     Faults,

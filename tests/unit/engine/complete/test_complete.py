@@ -14,7 +14,7 @@ from batch_provider import BatchJob, BatchJobResult, JobState
 from batch_provider.domain.errors import SourceError
 from batch_provider.engine.complete.complete import load_failed
 from batch_provider.engine.complete.report import render_report
-from batch_provider.storage.blobs.local import MemoryBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.testing import FakeClock, LocalRun
 from tests.builders import Step, job_of, numbers
 

@@ -11,7 +11,7 @@ from batch_provider.domain.errors import CheckpointMissingError
 from batch_provider.domain.instance import Pin
 from batch_provider.domain.limits import FailureLimit
 from batch_provider.domain.spec import JobSpec, StepSpec
-from batch_provider.storage.blobs.local import MemoryBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.testing import Fault, Faults, FaultyBlobs, LocalRun, raising
 from tests.builders import Killed, Step, checkpoint_files, job_of, numbers
 

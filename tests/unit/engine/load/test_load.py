@@ -18,7 +18,8 @@ from batch_provider.domain.errors import (
 )
 from batch_provider.engine.load.load import RECORDS_PER_SHARD, default_shards
 from batch_provider.engine.ports.store import MalformedRecord
-from batch_provider.storage.blobs.local import LocalBlobs, MemoryBlobs
+from batch_provider.storage.blobs.local import LocalBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.testing import FakeClock, LocalRun
 from tests.builders import Killed, Step, failures, job_of, numbers, outcomes
 

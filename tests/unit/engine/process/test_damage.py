@@ -7,7 +7,8 @@ import pytest
 
 from batch_provider.domain.errors import CorruptCheckpointError, DataLossError
 from batch_provider.domain.layout import FileRef
-from batch_provider.storage.blobs.local import LocalBlobs, put_json
+from batch_provider.storage.blobs.local import LocalBlobs
+from batch_provider.storage.blobs.protocol import put_json
 from batch_provider.storage.reading.checkpoint_file import Footer, encode, open_checkpoint
 from batch_provider.testing import LocalRun
 from tests.builders import Step, checkpoint_files, job_of, numbers

@@ -9,7 +9,8 @@ from batch_provider.domain.errors import FencedError
 from batch_provider.domain.layout import ClaimId, Span
 from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.engine.process.process import ShardTask, process_shard
-from batch_provider.storage.blobs.local import MemoryBlobs, put_json
+from batch_provider.storage.blobs.memory import MemoryBlobs
+from batch_provider.storage.blobs.protocol import put_json
 from batch_provider.storage.reading.checkpoint_file import open_checkpoint
 from batch_provider.testing import FakeClock, LocalRun
 from tests.builders import Step, checkpoint_files, job_of, numbers, with_outcome

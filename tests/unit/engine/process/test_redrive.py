@@ -8,7 +8,8 @@ import pytest
 
 from batch_provider import BatchJob, JobState
 from batch_provider.domain.errors import StopRequestedError
-from batch_provider.storage.blobs.local import MemoryBlobs, put_json
+from batch_provider.storage.blobs.memory import MemoryBlobs
+from batch_provider.storage.blobs.protocol import put_json
 from batch_provider.testing import FakeClock, LocalRun
 from tests.builders import DyingBlobs, Killed, Step, checkpoint_files, failures, job_of, numbers, with_outcome
 from tests.unit.engine.attempts import die, last_attempt, loaded, process

@@ -11,7 +11,7 @@ from batch_provider.domain.errors import InvalidOptionError, StepsChangedError
 from batch_provider.domain.spec import StepSpec
 from batch_provider.engine.complete.report import render_report
 from batch_provider.engine.process.fingerprint import fingerprint
-from batch_provider.storage.blobs.local import MemoryBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.storage.views.instance_view import InstanceView
 from batch_provider.testing import LocalRun
 from tests.builders import Killed, Step, job_of, numbers, with_outcome

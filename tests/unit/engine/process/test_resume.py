@@ -8,7 +8,7 @@ from batch_provider import JobState
 from batch_provider.domain.errors import CheckpointMissingError, StopRequestedError
 from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.engine.process.process import ShardTask, process_shard
-from batch_provider.storage.blobs.local import put_json
+from batch_provider.storage.blobs.protocol import put_json
 from batch_provider.testing import FakeClock
 from tests.builders import Step, checkpoint_files, outcomes, spans, with_outcome
 from tests.unit.engine.attempts import die, last_attempt, loaded, process

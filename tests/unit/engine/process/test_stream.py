@@ -7,7 +7,8 @@ import pytest
 from batch_provider import AcceptPolicy, AggregatorSpec, BatchJob, JobState
 from batch_provider.domain.errors import FencedError, StopRequestedError, StorageError
 from batch_provider.domain.outcome import CloseOutcome
-from batch_provider.storage.blobs.local import MemoryBlobs, put_json
+from batch_provider.storage.blobs.memory import MemoryBlobs
+from batch_provider.storage.blobs.protocol import put_json
 from batch_provider.testing import FakeClock, Fault, Faults, FaultyBlobs, LocalRun
 from batch_provider.testing.contracts import Killed
 

@@ -16,7 +16,8 @@ from batch_provider.domain.layout import Span
 from batch_provider.engine.columns.block import Block, BlockResult
 from batch_provider.engine.columns.kept import kept_values
 from batch_provider.engine.steps.overlay import Overlay
-from batch_provider.storage.blobs.local import LocalBlobs, MemoryBlobs
+from batch_provider.storage.blobs.local import LocalBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.storage.views.instance_view import InstanceView
 from batch_provider.testing import LocalRun
 from tests.builders import Killed, Step, job_of, numbers

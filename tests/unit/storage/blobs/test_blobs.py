@@ -14,7 +14,9 @@ import pyarrow as pa
 import pytest
 
 from batch_provider.domain.errors import StorageError
-from batch_provider.storage.blobs.local import TEMPORARY, LocalBlobs, MemoryBlobs, get_json, put_json
+from batch_provider.storage.blobs.local import TEMPORARY, LocalBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
+from batch_provider.storage.blobs.protocol import get_json, put_json
 from batch_provider.testing import Fault, Faults, FaultyDisk
 
 AT = ("before", "after")
@@ -145,7 +147,8 @@ def test_reading_a_directory_is_a_storage_error(tmp_path):
 LOAD = """
 import json, os, sys
 from batch_provider.domain.errors import StorageError
-from batch_provider.storage.blobs.local import LocalBlobs, MemoryBlobs
+from batch_provider.storage.blobs.local import LocalBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.testing import LocalRun
 from batch_provider import JobSpec, StepSpec
 

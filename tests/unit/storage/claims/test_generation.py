@@ -10,7 +10,8 @@ from batch_provider.domain.errors import CheckpointMissingError, LayoutVersionEr
 from batch_provider.domain.layout import ClaimId, Span
 from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.domain.tally import Tally
-from batch_provider.storage.blobs.local import MemoryBlobs, get_json, put_json
+from batch_provider.storage.blobs.memory import MemoryBlobs
+from batch_provider.storage.blobs.protocol import get_json, put_json
 from batch_provider.testing import FakeClock, LocalRun
 from tests.builders import Killed, Step, checkpoint_files, job_of, numbers
 

@@ -11,7 +11,7 @@ from batch_provider.domain.errors import FencedError
 from batch_provider.domain.layout import ClaimId, Span
 from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.engine.process.process import ShardTask, process_shard
-from batch_provider.storage.blobs.local import MemoryBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.storage.reading.checkpoint_file import open_checkpoint
 from batch_provider.testing import Fault, Faults, FaultyBlobs, LocalRun
 from tests.builders import Killed, Step, checkpoint_files, job_of, numbers

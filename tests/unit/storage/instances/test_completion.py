@@ -6,7 +6,8 @@ import pytest
 
 from batch_provider.domain.errors import FencedError
 from batch_provider.domain.layout import Span
-from batch_provider.storage.blobs.local import MemoryBlobs, put_json
+from batch_provider.storage.blobs.memory import MemoryBlobs
+from batch_provider.storage.blobs.protocol import put_json
 from batch_provider.storage.instances.completion import Completion
 from batch_provider.testing import LocalRun
 from tests.builders import Step, job_of, numbers

@@ -11,7 +11,8 @@ from batch_provider.domain.errors import DuplicateInstanceError, FencedError
 from batch_provider.domain.instance import AttemptInfo, JobInstance, Manifest
 from batch_provider.domain.layout import ClaimId
 from batch_provider.storage import paths
-from batch_provider.storage.blobs.local import MemoryBlobs, put_json
+from batch_provider.storage.blobs.memory import MemoryBlobs
+from batch_provider.storage.blobs.protocol import put_json
 from batch_provider.storage.instances.store import InstanceStore
 from batch_provider.testing import FakeClock, LocalRun
 from tests.builders import Step, job_of, numbers

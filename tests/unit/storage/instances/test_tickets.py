@@ -9,7 +9,8 @@ import pytest
 from batch_provider.domain.errors import StorageError
 from batch_provider.domain.instance import JobInstance
 from batch_provider.domain.layout import ClaimId
-from batch_provider.storage.blobs.local import LocalBlobs, MemoryBlobs
+from batch_provider.storage.blobs.local import LocalBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.storage.instances.tickets import Tickets
 
 

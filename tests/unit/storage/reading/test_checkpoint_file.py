@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from batch_provider.domain.errors import CorruptCheckpointError, LayoutVersionError
 from batch_provider.domain.layout import ClaimId, FileRef, Span
 from batch_provider.domain.tally import Tally
-from batch_provider.storage.blobs.local import MemoryBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.storage.reading.checkpoint_file import Footer, digest_of, encode, open_checkpoint
 
 TABLE = pa.table(

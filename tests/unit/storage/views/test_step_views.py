@@ -13,7 +13,8 @@ import pytest
 
 from batch_provider.domain.errors import CorruptCheckpointError
 from batch_provider.engine.columns.kept import kept_values
-from batch_provider.storage.blobs.local import LocalBlobs, MemoryBlobs
+from batch_provider.storage.blobs.local import LocalBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.storage.views.instance_view import InstanceView
 from batch_provider.testing import LocalRun
 from tests.builders import Killed, Step, checkpoint_files, job_of, numbers
