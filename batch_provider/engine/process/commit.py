@@ -104,6 +104,7 @@ class _Rows:
         self.work, self.claim, self.block, self.result = work, work.claim, block, result
         self.worked, self.previous, self.now = worked, previous, now
         self.aside: dict[str, dict[int, Any]] = {}
+        self.copied: dict[str, np.ndarray] = {}  # column → rows of it that are written here as they came
         self.outcome, self.out = self._outcomes()
         before = np.where(block.failed_before, FAILED_BEFORE, 0)
         self.status = (self.outcome | before).astype(np.uint8)
@@ -160,7 +161,7 @@ class _Rows:
                 columns[name], owners[name] = own, self.claim.step
             else:  # it stays with its one owner: a column of several is written here
                 owners[name] = str(self.block.owners[name])
-        if (kept := self._kept(columns.get("_kept"))) is not None:
+        if (kept := self._kept(columns)) is not None:
             columns["_kept"], owners["_kept"] = kept_column(kept, len(self.block)), self.claim.step
         return pa.table(columns), owners
 
@@ -172,13 +173,26 @@ class _Rows:
         counts[self.worked] = np.where(failed, self.previous.redrives_if_failed(self.block, self.work)[self.worked], 0)
         return counts
 
-    def _kept(self, written: pa.Array | None) -> Kept | None:
-        """The side column as it must be written, or None if it is right as it is."""
-        kept = kept_values(written) if written is not None else self.block.kept
-        for name, values in self.aside.items():
+    def _kept(self, columns: Mapping[str, pa.Array]) -> Kept | None:
+        """The side column as it must be written, or None if it is right as it is.
+
+        A value beside a column that is written here is written here too: whoever kept it may have had the column in
+        another type, and then nothing but the reading of this block has put the value aside.
+        """
+        written = columns.get("_kept")
+        kept = kept_values(written) if written is not None else dict(self.block.kept)
+        beside = {name: self._beside(name, rows) for name, rows in self.copied.items()}
+        for name, values in [*beside.items(), *self.aside.items()]:
             for row, value in values.items():
-                kept = {**kept, row: {**kept.get(row, {}), name: value}}
-        return kept if self.aside or (written is None and kept != self.block.stored_kept) else None
+                kept[row] = {**kept.get(row, {}), name: value}
+        has_owner = self.block.owners.get("_kept", "") is not None
+        is_right = has_owner and kept == self.block.stored_kept and not any(beside.values())
+        return None if is_right or (written is not None and not beside and not self.aside) else kept
+
+    def _beside(self, name: str, rows: np.ndarray) -> dict[int, Any]:
+        """The values of some rows that could not stand in the column when this block was read."""
+        kept = self.block.kept
+        return {row: kept[row][name] for row in rows.tolist() if name in kept.get(row, {})} if kept else {}
 
     def _names(self) -> list[str]:
         """Every column that exists after the step."""
@@ -193,11 +207,14 @@ class _Rows:
         new = self.result.columns.get(name)
         old = self._previous_column(name)
         if old is None:
-            if new is None and self.block.owners.get(name, "") is None:  # its owner changes within the block
+            # its owner changes within the block; what is kept aside comes last, when all columns have been read
+            if new is None and name != "_kept" and self.block.owners.get(name, "") is None:
+                self.copied[name] = np.arange(len(self.block))
                 return self.block.column(name)
             return new
         if new is None:
             base = self.block.column(name)
+            self.copied[name] = self.worked
             new = base if base is not None else pa.nulls(len(self.block), old.type)
         target = unify(old.type, new.type)
         fresh = new.take(pa.array(self.worked))
