@@ -13,6 +13,7 @@ BatchError
 ├─ StopProcessingError                the engine's own decision; not retried
 │  └─ FailureLimitExceededError · DeadlineExceededError · StopRequestedError · FencedError
 ├─ StepsChangedError                  the job has other steps now than its load knew
+├─ InvalidReturnError                 a step returned what it may not for a block; not retried
 ├─ CircuitOpenError                   retried after a delay
 ├─ UserCodeError                      what a step raised; becomes a row of the ledger
 ├─ DataLossError                      reconciliation failed
@@ -46,6 +47,7 @@ from batch_provider.domain.errors.processing import (
     DeadlineExceededError,
     FailureLimitExceededError,
     FencedError,
+    InvalidReturnError,
     StepsChangedError,
     StopProcessingError,
     StopRequestedError,
@@ -76,6 +78,7 @@ __all__ = [
     "InstanceNotFoundError",
     "InvalidExpressionError",
     "InvalidOptionError",
+    "InvalidReturnError",
     "JobDefinitionError",
     "JobFailedError",
     "LayoutVersionError",

@@ -68,6 +68,17 @@ class StepsChangedError(BatchError):
         self.job, self.loaded, self.declared = job, tuple(loaded), tuple(declared)
 
 
+class InvalidReturnError(BatchError):
+    """A step returned for a block what it may not: its code is wrong, whatever the records hold."""
+
+    def __init__(self, step: str, came: str, wanted: str) -> None:
+        super().__init__(
+            f"Step {step!r} returned {came}; it must return {wanted}. No record is to blame: correct the step and "
+            "clear its failed tasks to carry on."
+        )
+        self.step, self.came, self.wanted = step, came, wanted
+
+
 class CircuitOpenError(BatchError):
     """A dependency is down; failing record by record would say nothing more."""
 

@@ -112,7 +112,7 @@ def build_column(values: Sequence[Any], hint: pa.DataType | None = None) -> tupl
     """
     try:
         array = pa.array(values)
-        if _changed(array.type, values) or not _storable(array.type):
+        if _changed(array.type, values) or not is_storable(array.type):
             return _build_one_by_one(values, hint)
     except (pa.ArrowException, OverflowError, TypeError, ValueError):
         return _build_one_by_one(values, hint)
@@ -163,12 +163,16 @@ def _delicate(kind: pa.DataType) -> bool:
     return _delicate(kind.value_type) if pa.types.is_nested(kind) else any(matches(kind) for matches, _ in _FOREIGN)
 
 
-def _storable(kind: pa.DataType) -> bool:
+def is_storable(kind: pa.DataType) -> bool:
     """Whether Parquet can hold the type."""
     if pa.types.is_struct(kind):
-        return kind.num_fields > 0 and all(_storable(field.type) for field in kind.fields)
+        return kind.num_fields > 0 and all(is_storable(field.type) for field in kind.fields)
+    if pa.types.is_union(kind) or pa.types.is_run_end_encoded(kind):
+        return False
+    if pa.types.is_map(kind):
+        return is_storable(kind.key_type) and is_storable(kind.item_type)
     if pa.types.is_nested(kind) and hasattr(kind, "value_type"):
-        return _storable(kind.value_type)
+        return is_storable(kind.value_type)
     return not pa.types.is_interval(kind)
 
 
@@ -181,7 +185,7 @@ def _one(value: Any) -> pa.Array:
     array = pa.nulls(1) if isinstance(value, dict) and not value else pa.array([value])
     if _changed(array.type, [value]):
         raise ValueError(f"values of several kinds inside, which {array.type} would change")
-    if not _storable(array.type):
+    if not is_storable(array.type):
         raise ValueError(f"{array.type} cannot be written to Parquet")
     return array
 

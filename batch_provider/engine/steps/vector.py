@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from batch_provider.domain.errors import InvalidReturnError
 from batch_provider.domain.layout import Span
 from batch_provider.domain.names import RESERVED_COLUMNS
 from batch_provider.domain.outcome import Outcome
 from batch_provider.domain.spec import JobSpec, SqlSpec, StepSpec
+from batch_provider.domain.text import count
 from batch_provider.engine.calls.invoke import RecordError, UserFunction
 from batch_provider.engine.columns.block import Block, BlockResult
 from batch_provider.engine.columns.patches import forget_kept
-from batch_provider.engine.columns.rows import one_chunk, scatter, spread, unify
+from batch_provider.engine.columns.rows import is_storable, one_chunk, scatter, spread, unify
 from batch_provider.engine.ports.store import GenerationReader
 from batch_provider.engine.steps.accept import Acceptance
 
@@ -149,9 +151,10 @@ class _ArrowWork:
         batch = _batch_of(payload)
         try:
             returned = self._function.once(batch, record_ids=positions)
-            return _understand(returned, batch, positions)
         except Exception as error:  # noqa: BLE001  # this is where user code ends
             noted = self._function.note(error)
+        else:
+            return _Returned(self._function.step, batch, positions).understood(returned)
         if len(positions) == 1:
             return {}, {int(positions[0]): noted}
         half = len(positions) // 2
@@ -190,45 +193,80 @@ def _batch_of(payload: pa.Table) -> pa.RecordBatch:
     return combined[0] if combined else pa.RecordBatch.from_pylist([], schema=payload.schema)
 
 
-def _understand(
-    returned: Any, batch: pa.RecordBatch, positions: np.ndarray
-) -> tuple[dict[str, pa.Array], dict[int, RecordError]]:
-    """Columns that are new or not the ones the function was given, and the records it failed."""
-    errors: dict[int, RecordError] = {}
-    keep: pa.Array | None = None
-    if isinstance(returned, Failed):
-        mask, messages = _mask(returned, len(batch))
-        for row in np.flatnonzero(mask).tolist():
-            errors[int(positions[row])] = RecordError("CheckFailed", str(messages[row]))
-        keep, returned = (pa.array(~mask) if mask.any() else None), returned.block
-    if returned is None:
-        return {}, errors
-    if not isinstance(returned, (pa.RecordBatch, pa.Table)):
-        raise TypeError(f"the step returned {type(returned).__name__}; return a RecordBatch, failed(…) or None")
-    if returned.num_rows != batch.num_rows:
-        raise ValueError(f"the step returned {returned.num_rows} rows for {batch.num_rows}; return one for each")
-    columns: dict[str, pa.Array] = {}
-    for name in returned.schema.names:
-        if name in RESERVED_COLUMNS:
-            raise ValueError(f"the step returned the column {name!r}, which is reserved")
-        column = returned.column(name)
-        array = one_chunk(column) if isinstance(column, pa.ChunkedArray) else column
-        if name not in batch.schema.names or not array.equals(batch.column(name)):
-            columns[name] = array if keep is None else array.filter(keep)
-    return columns, errors
+class _Returned:
+    """What an Arrow step returned for a batch.
+
+    What it cannot be, no record has caused: the step's code is wrong, and the task ends. Halves of the batch would be
+    called in vain, and a record that stands alone might be taken for a good one.
+    """
+
+    def __init__(self, step: str, batch: pa.RecordBatch, positions: np.ndarray) -> None:
+        self._step, self._batch, self._positions = step, batch, positions
+
+    def _wrong(self, came: str, wanted: str) -> InvalidReturnError:
+        return InvalidReturnError(self._step, f"{came} for {count(len(self._batch), 'record')}", wanted)
+
+    def understood(self, returned: Any) -> tuple[dict[str, pa.Array], dict[int, RecordError]]:
+        """Columns that are new or not the ones the function was given, and the records it failed."""
+        errors: dict[int, RecordError] = {}
+        keep: pa.Array | None = None
+        if isinstance(returned, Failed):
+            mask, messages = self._mask(returned.mask), self._messages(returned.message)
+            for row in np.flatnonzero(mask).tolist():
+                errors[int(self._positions[row])] = RecordError("CheckFailed", str(messages[row]))
+            keep, returned = (pa.array(~mask) if mask.any() else None), returned.block
+        if returned is None:
+            return {}, errors
+        return self._columns(returned, keep), errors
+
+    def _columns(self, returned: Any, keep: pa.Array | None) -> dict[str, pa.Array]:
+        batch = self._batch
+        if not isinstance(returned, (pa.RecordBatch, pa.Table)):
+            raise self._wrong(f"a {type(returned).__name__}", "a RecordBatch, failed(…) or None")
+        if returned.num_rows != batch.num_rows:
+            raise self._wrong(count(returned.num_rows, "row"), "one row for each")
+        columns: dict[str, pa.Array] = {}
+        names = returned.schema.names
+        for field, column in zip(returned.schema, returned.columns, strict=True):
+            name = field.name
+            if not name or name in RESERVED_COLUMNS or names.count(name) > 1:
+                raise self._wrong(f"the column {name!r}", "columns with names of their own that are not reserved")
+            if not is_storable(field.type):
+                raise self._wrong(f"the column {name!r} of type {field.type}", "types that Parquet can hold")
+            array = one_chunk(column) if isinstance(column, pa.ChunkedArray) else column
+            if name not in batch.schema.names or not array.equals(batch.column(name)):
+                columns[name] = array if keep is None else array.filter(keep)
+        return columns
+
+    def _mask(self, mask: Any) -> np.ndarray:
+        try:
+            flags = pa.array(mask, pa.bool_()) if isinstance(mask, (list, tuple)) else _as_arrow(mask)
+            flags = flags.cast(pa.bool_()) if pa.types.is_null(flags.type) else flags
+        except (pa.ArrowException, TypeError, ValueError):
+            flags = None
+        if flags is None or not pa.types.is_boolean(flags.type):
+            raise self._wrong(f"a failed(…) whose mask is {_kind(mask)}", "a boolean for each record")
+        if len(flags) != len(self._batch):
+            raise self._wrong(f"a failed(…) with {count(len(flags), 'flag')}", "one for each")
+        found: np.ndarray = flags.fill_null(False).to_numpy(zero_copy_only=False)
+        return found
+
+    def _messages(self, message: Any) -> list[Any]:
+        if isinstance(message, str):
+            return [message] * len(self._batch)
+        if isinstance(message, (pa.Array, pa.ChunkedArray)):
+            message = message.to_pylist()
+        if not isinstance(message, Collection) or isinstance(message, (bytes, Mapping)):
+            raise self._wrong(f"a failed(…) whose message is {_kind(message)}", "one text, or one for each record")
+        if len(message) != len(self._batch):
+            raise self._wrong(f"a failed(…) with {count(len(message), 'message')}", "one text, or one for each record")
+        return list(message)
 
 
-def _mask(returned: Failed, rows: int) -> tuple[np.ndarray, list[Any]]:
-    mask = returned.mask
-    if isinstance(mask, (pa.Array, pa.ChunkedArray)):
-        mask = mask.fill_null(False).to_numpy(zero_copy_only=False)
-    flags = np.asarray(mask, dtype=bool)
-    if len(flags) != rows:
-        raise ValueError(f"failed() was given {len(flags)} flags for {rows} rows")
-    message = returned.message
-    if isinstance(message, (pa.Array, pa.ChunkedArray)):
-        message = message.to_pylist()
-    messages: list[Any] = [message] * rows if isinstance(message, str) else list(message)
-    if len(messages) != rows:
-        raise ValueError(f"failed() was given {len(messages)} messages for {rows} rows")
-    return flags, messages
+def _as_arrow(mask: Any) -> pa.Array:
+    return one_chunk(mask) if isinstance(mask, pa.ChunkedArray) else pa.array(mask)
+
+
+def _kind(value: Any) -> str:
+    kind = getattr(value, "type", None) or getattr(value, "dtype", None)
+    return type(value).__name__ + (f" of {kind}" if kind is not None else "")

@@ -24,6 +24,7 @@ from batch_provider.domain.errors import (
     InstanceNotFoundError,
     InvalidExpressionError,
     InvalidOptionError,
+    InvalidReturnError,
     JobDefinitionError,
     JobFailedError,
     LayoutVersionError,
@@ -88,6 +89,7 @@ FACTS = {
     StopRequestedError: ("maintenance",),
     FencedError: ("price", "02", "000001-0a0b0c0d", "000002-0a0b0c0d"),
     StepsChangedError: ("orders", ["price"], ["price", "label"]),
+    InvalidReturnError: ("price", "3 rows for 10 records", "one row for each"),
     CircuitOpenError: ("enrich", 20, 30.0),
     UserCodeError: ("price", "KeyError", "'amount'"),
     DataLossError: ("orders.run", "a file is missing", (1, 2)),
@@ -114,6 +116,7 @@ ADVICE = {
     StopRequestedError: "clear the failed tasks to carry on",
     FencedError: "No action is needed",
     StepsChangedError: "clear the load task with Downstream",
+    InvalidReturnError: "correct the step and clear its failed tasks to carry on",
     CircuitOpenError: "the task is tried again after 30 s",
     DataLossError: "clear the step named here with Downstream",
 }

@@ -5,18 +5,29 @@ from __future__ import annotations
 
 import math
 import uuid
+from contextlib import nullcontext
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from batch_provider.engine.columns.joining import concat_by_name, conform
 from batch_provider.engine.columns.kept import kept_values
-from batch_provider.engine.columns.rows import build_column, one_chunk, picked, scatter, spread, to_python, unify
+from batch_provider.engine.columns.rows import (
+    build_column,
+    is_storable,
+    one_chunk,
+    picked,
+    scatter,
+    spread,
+    to_python,
+    unify,
+)
 
 INDIA = timezone(timedelta(hours=5, minutes=30))
 
@@ -409,3 +420,20 @@ def test_spread_values_stand_at_their_positions_and_null_elsewhere(chosen):
     column = spread(values, positions, len(chosen))
 
     assert column.to_pylist() == [f"at {row}" if there else None for row, there in enumerate(chosen)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fits"),
+    [
+        pytest.param(pa.map_(pa.string(), pa.int64()), True, id="map"),
+        pytest.param(pa.map_(pa.string(), pa.month_day_nano_interval()), False, id="map of intervals"),
+        pytest.param(pa.list_(pa.month_day_nano_interval()), False, id="list of intervals"),
+        pytest.param(pa.struct([("a", pa.sparse_union([pa.field("a", pa.int64())]))]), False, id="union inside"),
+        pytest.param(pa.run_end_encoded(pa.int32(), pa.string()), False, id="run ends"),
+        pytest.param(pa.dictionary(pa.int8(), pa.string()), True, id="dictionary"),
+    ],
+)
+def test_what_parquet_can_hold_is_known_before_it_is_written(kind, fits):
+    assert is_storable(kind) is fits
+    with nullcontext() if fits else pytest.raises(pa.ArrowNotImplementedError):
+        pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([("x", kind)])).close()

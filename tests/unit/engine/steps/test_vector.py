@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pytest
 
 from batch_provider import AggregatorSpec, BatchJob, InvalidOptionError, SqlSpec, StepSpec, failed
-from batch_provider.domain.errors import InvalidExpressionError
+from batch_provider.domain.errors import InvalidExpressionError, InvalidReturnError
 from batch_provider.testing import LocalRun
 
 ORDERS = [
@@ -244,23 +244,78 @@ def test_records_that_are_not_accepted_are_not_in_the_block():
     assert (result.step("look").successful, result.step("look").skipped) == (2, 2)
 
 
+WRONG = [
+    pytest.param(lambda block: block.slice(1), "3 rows for 4 records", id="fewer rows"),
+    pytest.param(lambda block: block.slice(0, 3), "3 rows for 4 records", id="rows that halves would have"),
+    pytest.param(lambda block: block.slice(0, 0), "0 rows for 4 records", id="no rows"),
+    pytest.param(lambda block: pa.concat_batches([block, block]), "8 rows for 4 records", id="more rows"),
+    pytest.param(lambda block: block.to_pylist(), "a list for 4 records", id="no batch"),
+    pytest.param(lambda block: failed([True] * 5, "x"), "a failed(…) with 5 flags for 4 records", id="too many flags"),
+    pytest.param(lambda block: failed(block["qty"], "x"), "mask is Int64Array of int64", id="numbers as flags"),
+    pytest.param(lambda block: failed(["no"] * 4, "x"), "whose mask is list", id="texts as flags"),
+    pytest.param(lambda block: failed(True, "x"), "whose mask is bool", id="one flag"),
+    pytest.param(lambda block: failed([True] * 4, ["x"]), "a failed(…) with 1 message", id="too few messages"),
+    pytest.param(lambda block: failed([True] * 4, ["x"] * 9), "with 9 messages", id="too many messages"),
+    pytest.param(lambda block: failed([True] * 4, None), "whose message is NoneType", id="no message"),
+    pytest.param(lambda block: failed([False] * 4, "x", block.slice(1)), "3 rows for 4", id="rows beside flags"),
+    pytest.param(lambda block: block.append_column("_id", block["qty"]), "the column '_id'", id="reserved column"),
+    pytest.param(lambda block: block.append_column("", block["qty"]), "the column ''", id="column without a name"),
+    pytest.param(lambda block: block.append_column("qty", block["qty"]), "the column 'qty'", id="name twice"),
+    pytest.param(
+        lambda block: block.append_column("age", pa.array([(1, 2, 3)] * 4, pa.month_day_nano_interval())),
+        "the column 'age' of type month_day_nano_interval",
+        id="type that Parquet lacks",
+    ),
+]
+
+
+@pytest.mark.parametrize(("returned", "came"), WRONG)
+def test_a_wrong_return_of_an_arrow_step_ends_the_task_at_once_and_says_what_came(returned, came):
+    calls = []
+    with BatchJob("job", max_failed_records=-1, block_size=4) as job:
+
+        @job.arrow_step
+        def wrong(block):
+            calls.append(len(block))
+            return returned(block)
+
+    local = LocalRun(job.spec)
+    local.load(ORDERS)
+
+    with pytest.raises(InvalidReturnError, match=re.escape(came)) as caught:
+        local.process_all()
+    assert caught.value.step == "wrong"
+    assert not caught.value.retryable
+    assert calls == [4]
+
+
 @pytest.mark.parametrize(
-    ("returned", "why"),
+    "mask",
     [
-        pytest.param(lambda block: block.slice(1), "rows", id="fewer rows"),
-        pytest.param(lambda block: block.to_pylist(), "returned list", id="no batch"),
-        pytest.param(lambda block: failed([True] * (len(block) + 1), "x"), "flags for", id="too many flags"),
-        pytest.param(lambda block: block.append_column("_id", block["qty"]), "reserved", id="reserved column"),
+        pytest.param(lambda block: pa.chunked_array([pc.less(block["qty"], 0)]), id="chunked"),
+        pytest.param(lambda block: pc.less(block["qty"], 0).to_numpy(zero_copy_only=False), id="numpy"),
+        pytest.param(lambda block: [q < 0 or None for q in block["qty"].to_pylist()], id="list with nulls"),
     ],
 )
-def test_a_step_that_returns_the_wrong_thing_fails_its_records_with_the_reason(returned, why):
-    with BatchJob("job", max_failed_records=-1) as job:
-        job.arrow_step(name="wrong")(returned)
+def test_a_mask_may_be_any_array_of_booleans(mask):
+    with BatchJob("job", max_failed_records=1) as job:
+
+        @job.arrow_step
+        def check(block):
+            return failed(mask(block), "negative", pa.Table.from_batches([block]))
 
     result, _ = run(job)
 
-    assert result.failed_records >= 3
-    assert why in result.errors[0].sample
+    assert errors(result) == {("CheckFailed", "check", 1, "negative")}
+
+
+def test_a_mask_of_nothing_but_nulls_fails_nobody():
+    with BatchJob("job") as job:
+        job.arrow_step(name="check")(lambda block: failed(pa.nulls(len(block)), "never"))
+
+    result, _ = run(job)
+
+    assert result.failed_records == 0
 
 
 def test_a_vector_step_resumes_and_redrives_as_any_other():
@@ -330,19 +385,6 @@ def test_a_block_of_which_nothing_is_accepted_calls_nothing():
 
     assert calls == []
     assert result.step("never").skipped == 4
-
-
-@pytest.mark.parametrize("messages", [pytest.param(["x"], id="too few"), pytest.param(["x"] * 100, id="too many")])
-def test_as_many_messages_as_rows_or_one(messages):
-    with BatchJob("job", max_failed_records=-1) as job:
-
-        @job.arrow_step
-        def check(block):
-            return failed([True] * len(block), [*messages, *messages])
-
-    result, _ = run(job, ORDERS[:1])
-
-    assert "messages for 1 rows" in result.errors[0].sample
 
 
 def test_an_aggregator_is_neither_sql_nor_vectorised():
