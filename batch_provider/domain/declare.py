@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
-from batch_provider.domain.errors import InvalidExpressionError, InvalidOptionError
+from batch_provider.domain.errors import ExpressionLimitError, InvalidExpressionError, InvalidOptionError
 from batch_provider.domain.spec import AggregatorSpec, CallPolicy, SqlSpec, StepSpec, WriterSpec
 
 _STEP_OPTIONS = frozenset(
@@ -54,11 +54,13 @@ def placing(place: str) -> Iterator[None]:
 
     Raises:
         InvalidOptionError: with the place in its message.
-        InvalidExpressionError: likewise.
+        InvalidExpressionError, ExpressionLimitError: likewise.
     """
     try:
         yield
     except InvalidOptionError as error:
         raise InvalidOptionError(error.option, error.value, error.allowed, place) from None
     except InvalidExpressionError as error:
-        raise InvalidExpressionError(error.expression, error.reason, place) from None
+        raise InvalidExpressionError(error.expression, error.reason, place, error.advice) from None
+    except ExpressionLimitError as error:
+        raise ExpressionLimitError(error.expression, error.limit, place) from None

@@ -14,6 +14,7 @@ BatchError
 │  └─ FailureLimitExceededError · DeadlineExceededError · StopRequestedError · FencedError
 ├─ StepsChangedError                  the job has other steps now than its load knew
 ├─ InvalidReturnError                 a step returned what it may not for a block; not retried
+├─ ExpressionLimitError               retried: an expression took too much time or memory
 ├─ CircuitOpenError                   retried after a delay
 ├─ UserCodeError                      what a step raised; becomes a row of the ledger
 ├─ DataLossError                      reconciliation failed
@@ -45,6 +46,7 @@ from batch_provider.domain.errors.loading import (
 from batch_provider.domain.errors.processing import (
     CircuitOpenError,
     DeadlineExceededError,
+    ExpressionLimitError,
     FailureLimitExceededError,
     FencedError,
     InvalidReturnError,
@@ -72,6 +74,7 @@ __all__ = [
     "DeadlineExceededError",
     "DuplicateInstanceError",
     "DuplicateStepError",
+    "ExpressionLimitError",
     "FailureLimitExceededError",
     "FencedError",
     "GenerationGoneError",

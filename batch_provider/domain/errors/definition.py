@@ -17,14 +17,16 @@ class DuplicateStepError(JobDefinitionError):
 
 
 class InvalidExpressionError(JobDefinitionError):
-    """An accept expression, check or assignment is not one scalar SQL expression."""
+    """An accept expression, check or assignment is not one scalar SQL expression, or not one over these columns."""
 
-    def __init__(self, expression: str, reason: str, place: str = "") -> None:
-        super().__init__(
-            f"The expression {expression!r}{place} cannot be used: {reason}. Write one scalar SQL expression over the "
-            f"record's columns, for example \"amount > 0 AND country = 'NL'\"."
-        )
-        self.expression, self.reason = expression, reason
+    def __init__(self, expression: str, reason: str, place: str = "", advice: str = "") -> None:
+        super().__init__(f"The expression {expression!r}{place} cannot be used: {reason}. {advice or _ONE_SCALAR}")
+        self.expression, self.reason, self.advice = expression, reason, advice
+
+
+_ONE_SCALAR = (
+    "Write one scalar SQL expression over the record's columns, for example \"amount > 0 AND country = 'NL'\"."
+)
 
 
 class InvalidOptionError(JobDefinitionError):

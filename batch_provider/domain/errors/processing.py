@@ -79,6 +79,19 @@ class InvalidReturnError(BatchError):
         self.step, self.came, self.wanted = step, came, wanted
 
 
+class ExpressionLimitError(BatchError):
+    """A SQL expression needs more time or memory than it may take for the records it was asked about."""
+
+    retryable = True
+
+    def __init__(self, expression: str, limit: str, place: str = "") -> None:
+        super().__init__(
+            f"The expression {expression!r}{place} takes {limit}. No record is to blame. Let the expression make less "
+            "of a record, or give the job a smaller block_size=; if the worker was merely busy, try the task again."
+        )
+        self.expression, self.limit = expression, limit
+
+
 class CircuitOpenError(BatchError):
     """A dependency is down; failing record by record would say nothing more."""
 

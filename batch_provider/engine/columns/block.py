@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain, compress
 from typing import Any
 
@@ -159,20 +160,24 @@ class Block:
             if value is not None:
                 self.kept.setdefault(position, {})[name] = value
 
+    @cached_property
+    def _own_variables(self) -> pa.Array | None:
+        return self.column("_vars") if "_vars" in self.owners else None
+
     def variables(self, positions: np.ndarray, initial: str) -> list[str]:
         """The variables of the records at ``positions``, as JSON."""
-        own = self.column("_vars") if "_vars" in self.owners else None
-        if own is None:
+        if self._own_variables is None:
             return [initial] * len(positions)
-        texts = to_python(own)
-        return [texts[position] or initial for position in positions.tolist()]
+        return [text or initial for text in to_python(self._own_variables.take(pa.array(positions)))]
 
     def failures(self, positions: np.ndarray) -> list[list[dict[str, Any]]]:
-        """What each record at ``positions`` failed of in earlier steps, in order of steps."""
-        by_id: dict[int, list[dict[str, Any]]] = {}
-        for failure in self.upstream.failures(self.span):
-            by_id.setdefault(failure.pop("_id"), []).append(failure)
+        """What each record at ``positions``, which ascend, failed of in earlier steps, in order of steps."""
+        if not len(positions):
+            return []
         first = self.span.first
+        by_id: dict[int, list[dict[str, Any]]] = {}
+        for failure in self.upstream.failures(Span(first + int(positions[0]), first + int(positions[-1]))):
+            by_id.setdefault(failure.pop("_id"), []).append(failure)
         return [by_id.get(first + position, []) for position in positions.tolist()]
 
 

@@ -12,7 +12,7 @@ from batch_provider.domain.names import RESERVED_COLUMNS
 from batch_provider.domain.spec import StepSpec
 from batch_provider.engine.calls.invoke import RecordError
 from batch_provider.engine.columns.block import Block
-from batch_provider.engine.columns.kept import kept_column, kept_values
+from batch_provider.engine.columns.kept import Kept, kept_column, kept_values
 from batch_provider.engine.columns.rows import Bad, build_column, scatter, spread, to_python, unify
 
 Patch = Mapping[str, Any]
@@ -271,13 +271,17 @@ def whole_payloads(patches: Sequence[Patch]) -> list[Patch]:
     return [dict.fromkeys(names) | dict(patch) for patch in patches]
 
 
-def forget_kept(block: Block, columns: dict[str, pa.Array], losing: Mapping[str, np.ndarray]) -> None:
-    """Take what was kept of removed columns from the records that lost them."""
+def forget_kept(
+    block: Block, columns: dict[str, pa.Array], losing: Mapping[str, np.ndarray], aside: Kept | None = None
+) -> None:
+    """Take what was kept of removed columns from the records that lost them; ``aside`` is kept from now on."""
     present = columns.get("_kept")
     kept = {at: dict(values) for at, values in (block.kept if present is None else kept_values(present)).items()}
     for name, positions in losing.items():
         for position in positions.tolist():
             kept.get(position, {}).pop(name, None)
+    for position, values in (aside or {}).items():
+        kept.setdefault(position, {}).update(values)
     columns["_kept"] = kept_column(kept, len(block))
 
 

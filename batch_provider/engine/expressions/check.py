@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
@@ -98,16 +99,35 @@ def resolve_columns(expression: str, existing: Iterable[str]) -> dict[str, str]:
     for name in sorted(names.columns):
         matches = [name] if name in existing else [other for other in existing if fold(other) == fold(name)]
         if not matches:
-            shown = ", ".join(existing[:20]) + (" and more" if len(existing) > 20 else "")
-            raise InvalidExpressionError(expression, f"there is no column {name!r}, only {shown or 'none'}")
+            raise no_column(expression, name, existing)
         if len(matches) > 1 or any(fold(o) == fold(name) and c != matches[0] for o, c in found.items()):
             raise InvalidExpressionError(expression, f"columns differ from {name!r} by the case of letters only")
         found[name] = matches[0]
-    for own, used in ((VARIABLES, bool(names.variables)), (FAILURES, names.failures)):
-        if used and any(fold(column) == own for column in existing):
-            reason = f"{own!r} means the record's {own}, but there is such a column too; rename that one before"
-            raise InvalidExpressionError(expression, reason)
+    refuse_shadowed(expression, existing)
     return found
+
+
+def refuse_shadowed(expression: str, existing: Iterable[str]) -> None:
+    """Refuse an expression that reads the record's variables or failures while a payload column has that name.
+
+    Raises:
+        InvalidExpressionError: nobody could tell which of them is meant.
+    """
+    names, folded = _names(expression), {fold(column) for column in existing}
+    for own, used in ((VARIABLES, bool(names.variables)), (FAILURES, names.failures)):
+        if used and own in folded:
+            reason = f"{own!r} means the record's {own}, but there is a column of that name too"
+            raise InvalidExpressionError(expression, reason, advice="Give the column another name in a step before.")
+
+
+def no_column(expression: str, name: str, existing: Iterable[str]) -> InvalidExpressionError:
+    """The error of an expression that reads a column nobody has."""
+    columns = list(existing)
+    shown = ", ".join(columns[:20]) + (" and more" if len(columns) > 20 else "")
+    has = f", only {shown}" if columns else ": the records have no columns"
+    near = get_close_matches(name, columns, n=1)
+    advice = f"Write {near[0]!r}, if that is what was meant." if near else "Name a column that the records have here."
+    return InvalidExpressionError(expression, f"there is no column {name!r}{has}", advice=advice)
 
 
 @lru_cache(maxsize=1_024)

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from batch_provider.domain.errors import InvalidExpressionError
+from batch_provider.domain.errors import ExpressionLimitError, InvalidExpressionError
+from batch_provider.domain.text import count
 from batch_provider.engine.expressions.check import (
     FAILURES,
     VARIABLES,
@@ -103,8 +104,7 @@ class ExpressionEvaluator:
         """Evaluate ``expression`` for every row of ``block``.
 
         A row whose evaluation raises is an error of that row only. Both sides of AND and OR are evaluated for
-        every row: only CASE, COALESCE, TRY and TRY_CAST guard. Times are in UTC. What is no fault of a record
-        leaves as it is: an interruption, and memory that does not suffice.
+        every row: only CASE, COALESCE, TRY and TRY_CAST guard. Times are in UTC. An interruption leaves as it is.
 
         Args:
             expression: as for :func:`check_expression`.
@@ -113,13 +113,21 @@ class ExpressionEvaluator:
             failures: per row, each with ``step``, ``type`` and ``message``.
 
         Raises:
-            InvalidExpressionError: it cannot be evaluated over these columns, or not within the timeout.
+            InvalidExpressionError: it cannot be evaluated over these columns.
+            ExpressionLimitError: not within the time or the memory that it may take.
         """
-        table = _relation(expression, block, variables, failures)
+        import duckdb
+
+        table, sandbox = _relation(expression, block, variables, failures), self._sandbox
         try:
-            return self._sandbox.run(lambda conn: _evaluate(conn, expression, table))
+            return sandbox.run(lambda conn: _evaluate(conn, expression, table))
+        except InvalidExpressionError as error:  # of what it stands in, as DuckDB was given it
+            raise InvalidExpressionError(expression, error.reason, advice=error.advice) from None
         except TimeoutError as error:
-            raise InvalidExpressionError(expression, f"{table.num_rows:,} records took it {error}") from None
+            limit = str(error)
+        except (MemoryError, duckdb.OutOfMemoryException):
+            limit = f"more than {sandbox.memory_limit} of memory"
+        raise ExpressionLimitError(expression, f"{limit} for {count(table.num_rows, 'record')}")
 
     def accepts(
         self,
@@ -137,7 +145,8 @@ class ExpressionEvaluator:
         found = self.evaluate(expression, block, variables=variables, failures=failures)
         kind = found.values.type
         if not (pa.types.is_boolean(kind) or pa.types.is_null(kind)):
-            raise InvalidExpressionError(expression, f"its values are of type {kind}, not true or false")
+            reason = f"its values are of type {kind}, not true or false"
+            raise InvalidExpressionError(expression, reason, advice="Compare them with something.")
         mask = pc.fill_null(found.values.cast(pa.bool_()), False)
         return Acceptance(np.asarray(mask.to_numpy(), dtype=np.bool_), found.errors)
 
@@ -216,7 +225,9 @@ def _select(conn: DuckDBPyConnection, expression: str, table: pa.Table) -> pa.Ch
         except duckdb.Error as error:
             if _is_of_the_process(error):
                 raise
-            raise InvalidExpressionError(expression, _described(error)[1].partition("\n")[0].rstrip(".!")) from None
+            reason = _described(error)[1].partition("\n")[0].rstrip(".!")
+            advice = "Make it fit the types of the columns, with CAST where they differ."
+            raise InvalidExpressionError(expression, reason, advice=advice) from None
         try:
             return bound.to_arrow_table().column(0)
         except duckdb.Error as error:

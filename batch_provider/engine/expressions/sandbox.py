@@ -60,7 +60,7 @@ class Sandbox:
 
     def __init__(self, *, timeout: float = DEFAULT_TIMEOUT, memory_limit: str = DEFAULT_MEMORY) -> None:
         self.timeout = timeout
-        self._memory_limit = memory_limit
+        self.memory_limit = memory_limit
         self._conn: DuckDBPyConnection | None = None
         self._pid = 0
 
@@ -108,7 +108,7 @@ class Sandbox:
     def _connection(self) -> DuckDBPyConnection:
         if self._conn is None or self._pid != os.getpid():
             self.close()
-            self._conn, self._pid = connect(memory_limit=self._memory_limit), os.getpid()
+            self._conn, self._pid = connect(memory_limit=self.memory_limit), os.getpid()
         return self._conn
 
     def _abandon(self, conn: DuckDBPyConnection, done: threading.Event) -> None:

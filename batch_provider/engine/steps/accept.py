@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from batch_provider.domain.accept import AcceptPolicy
-from batch_provider.domain.errors import InvalidExpressionError
 from batch_provider.domain.spec import JobSpec, StepSpec
 from batch_provider.engine.calls.invoke import PER_RECORD, Calls, RecordError, UserFunction, no_cyclic_gc
-from batch_provider.engine.columns.block import SLICE_ROWS, Block
-
-log = logging.getLogger(__name__)
-
-PLAIN_ROWS = 4 * SLICE_ROWS
-"""Records of which an expression over columns alone is asked at a time: nothing is made for each of them."""
+from batch_provider.engine.columns.block import Block
+from batch_provider.engine.steps.asking import Asking, variables_text
 
 
 class Acceptance:
@@ -32,21 +24,14 @@ class Acceptance:
     """
 
     def __init__(self, job: JobSpec, step: StepSpec, constant: dict[str, Any]) -> None:
-        self._step = step
         self._policy = step.accept_policy
         self._initial = variables_text(job)
-        self._is_first = not job.upstream_of(step.name)
-        self._unheard_of: set[str] = set()
         self._sql: str | None = None
         self._call: UserFunction | None = None
-        self.columns: frozenset[str] = frozenset()
         expression = step.accept_expression
         if isinstance(expression, str):
-            from batch_provider.engine.expressions.evaluate import ExpressionEvaluator, check_expression
-
             self._sql = expression
-            self.columns = check_expression(expression)
-            self._evaluator = ExpressionEvaluator()
+            self._asking = Asking(job, step, [expression])
         elif expression is not None:
             self._call = UserFunction(step.name, expression, PER_RECORD, constant)
 
@@ -68,49 +53,13 @@ class Acceptance:
         return failed if self._policy is AcceptPolicy.ONLY_FAILURES else ~failed
 
     def _by_sql(self, sql: str, block: Block, positions: np.ndarray) -> tuple[np.ndarray, dict[int, RecordError]]:
-        from batch_provider.engine.expressions.evaluate import referenced_variables, uses_failures
-
-        has_variables, has_failures = bool(referenced_variables(sql)), uses_failures(sql)
         taken: list[np.ndarray] = []
         errors: dict[int, RecordError] = {}
-        at_a_time = SLICE_ROWS if has_variables or has_failures else PLAIN_ROWS
-        for inside, rows in block.slices(positions, self.columns, at_a_time):
-            payload = self._with_absent(sql, rows if rows.column_names else _blank(len(inside)), block)
-            texts = block.variables(inside, self._initial) if has_variables else None
-            found = self._evaluator.accepts(
-                sql,
-                payload,
-                variables=[json.loads(text) for text in texts] if texts is not None else None,
-                failures=block.failures(inside) if has_failures else None,
-            )
+        for asked in self._asking.about(block, positions):
+            found, inside = asked.accepts(sql), asked.positions
             errors.update({int(inside[row]): RecordError(*error) for row, error in found.errors.items()})
             taken.append(inside[np.asarray(found.mask, dtype=bool)])
-        return np.concatenate(taken), errors
-
-    def _with_absent(self, sql: str, payload: pa.Table, block: Block) -> pa.Table:
-        """``payload`` with a null column for each one that only records of other blocks have.
-
-        Patches may add a column to some records only, so what is absent here may exist elsewhere; in the first
-        step nothing can have been added, and an unknown name is an error.
-        """
-        known = {name.lower() for name in payload.column_names}
-        for name in sorted(self.columns):
-            if name.lower() in known:
-                continue
-            columns = ", ".join(block.payload_columns)
-            if self._is_first:
-                raise InvalidExpressionError(sql, f"there is no column {name!r}, only {columns}")
-            if name not in self._unheard_of:
-                self._unheard_of.add(name)
-                log.warning(
-                    "Step %s: no record of this block has %r, which its accept_expression reads; it counts as NULL. "
-                    "The columns are %s",
-                    self._step.name,
-                    name,
-                    columns,
-                )
-            payload = payload.append_column(name, pa.nulls(payload.num_rows))
-        return payload
+        return np.sort(np.concatenate(taken)), errors
 
     def _by_call(
         self, call: UserFunction, block: Block, positions: np.ndarray
@@ -121,16 +70,6 @@ class Acceptance:
             taken += map(bool, calls.returned)
             errors.update({int(inside[row]): error for row, error in calls.errors.items()})
         return positions[np.array(taken, dtype=bool)], errors
-
-
-def _blank(count: int) -> pa.Table:
-    """Rows for an expression that reads no column: a table without columns would have no rows either."""
-    return pa.table({"": pa.nulls(count)})
-
-
-def variables_text(job: JobSpec) -> str:
-    """What every record's variables start with, as JSON."""
-    return json.dumps(dict(job.variables), sort_keys=True)
 
 
 def calls_for(

@@ -16,7 +16,8 @@ from batch_provider.engine.columns.block import Block, BlockResult
 from batch_provider.engine.columns.patches import BlockPatches, PatchWriter, whole_payloads
 from batch_provider.engine.columns.rows import scatter
 from batch_provider.engine.ports.store import GenerationReader
-from batch_provider.engine.steps.accept import Acceptance, calls_for, variables_text
+from batch_provider.engine.steps.accept import Acceptance, calls_for
+from batch_provider.engine.steps.asking import variables_text
 
 
 class RecordStep:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -18,6 +18,8 @@ from batch_provider.domain.spec import JobSpec, SqlSpec, StepSpec
 from batch_provider.domain.text import count
 from batch_provider.engine.calls.invoke import RecordError, UserFunction
 from batch_provider.engine.columns.block import Block, BlockResult
+from batch_provider.engine.columns.joining import concat_by_name
+from batch_provider.engine.columns.kept import Kept, kept_values
 from batch_provider.engine.columns.patches import forget_kept
 from batch_provider.engine.columns.rows import is_storable, one_chunk, scatter, spread, unify
 from batch_provider.engine.ports.store import GenerationReader
@@ -46,8 +48,10 @@ def failed(mask: Any, message: Any, block: pa.RecordBatch | pa.Table | None = No
     return Failed(mask, message, block)
 
 
-Work = Callable[[np.ndarray, pa.Table], tuple[dict[str, pa.Array], dict[int, RecordError]]]
-"""(positions, payload) → columns for those rows that are not in the errors, in order, and errors by position."""
+Made = tuple[dict[str, pa.Array], dict[int, RecordError]]
+"""Columns for those rows that are not in the errors, in order, and errors by position."""
+Work = Callable[[Block, np.ndarray], Iterator[tuple[np.ndarray, Made]]]
+"""Runs of the records at some positions of a block, and what became of them."""
 
 
 class VectorStep:
@@ -61,14 +65,12 @@ class VectorStep:
     def __init__(self, job: JobSpec, step: StepSpec, constant: dict[str, Any]) -> None:
         self.step = step
         self._accept = Acceptance(job, step, constant)
-        self._reads = step.reads
         self._work: Work
         if isinstance(step.function, SqlSpec):
             from batch_provider.engine.steps.sql import SqlWork
 
             self.function = UserFunction(step.name, _nothing, PER_BLOCK, {})
-            self._work = SqlWork(step.function)
-            self._reads = tuple(sorted(self._work.columns)) if step.reads is None else step.reads
+            self._work = SqlWork(job, step, step.function)
         else:
             self.function = UserFunction(step.name, step.call, PER_BLOCK, constant)
             self._work = _ArrowWork(self.function)
@@ -92,7 +94,7 @@ class VectorStep:
 
     def block(self, upstream: GenerationReader, span: Span) -> Block:
         """Read what the step needs of a block."""
-        return Block(upstream, span, self._reads)
+        return Block(upstream, span, self.step.reads)
 
     def run(self, block: Block, candidates: np.ndarray) -> BlockResult:
         """Process the records at ``candidates``."""
@@ -101,17 +103,17 @@ class VectorStep:
         accepted, result.errors = self._accept.of(block, candidates)
         parts: dict[str, list[tuple[np.ndarray, pa.Array]]] = {}
         started = perf_counter()
-        for positions, payload in block.slices(accepted, rows=len(block)):
-            columns, errors = self._work(positions, payload)
+        for positions, (columns, errors) in self._work(block, accepted):
             result.errors.update(errors)
             good = np.setdiff1d(positions, np.fromiter(errors, np.int64, len(errors)), assume_unique=True)
             for name, column in columns.items():
                 parts.setdefault(name, []).append((good, column))
         each = (perf_counter() - started) / max(len(accepted), 1)
         result.call_seconds = np.full(len(accepted), each)
-        result.columns = {name: _assemble(block, name, pieces) for name, pieces in parts.items()}
-        if block.kept:
-            forget_kept(block, result.columns, {name: _positions(pieces) for name, pieces in parts.items()})
+        aside: Kept = {}
+        result.columns = {name: _assemble(block, name, pieces, aside) for name, pieces in parts.items()}
+        if block.kept or aside:
+            forget_kept(block, result.columns, {name: _positions(pieces) for name, pieces in parts.items()}, aside)
         result.outcome[accepted] = Outcome.SUCCEEDED
         result.outcome[list(result.errors)] = Outcome.FAILED
         return result
@@ -125,12 +127,18 @@ def _positions(pieces: list[tuple[np.ndarray, pa.Array]]) -> np.ndarray:
     return np.concatenate([at for at, _ in pieces])
 
 
-def _assemble(block: Block, name: str, pieces: list[tuple[np.ndarray, pa.Array]]) -> pa.Array:
-    """The column over the whole block: the pieces, elsewhere what the records came with."""
+def _assemble(block: Block, name: str, pieces: list[tuple[np.ndarray, pa.Array]], aside: Kept) -> pa.Array:
+    """The column over the whole block: the pieces, elsewhere what the records came with.
+
+    Pieces may be of several types, as what they were made of was; what cannot stand in the column goes ``aside``.
+    """
     positions = _positions(pieces)
-    values = pa.concat_arrays([array for _, array in pieces])
+    joined = concat_by_name([pa.table({name: array}) for _, array in pieces])
+    values = one_chunk(joined[name])
+    for row, kept in kept_values(joined["_kept"]).items() if "_kept" in joined.column_names else ():
+        aside.setdefault(int(positions[row]), {}).update(kept)
     if len(positions) == len(block):
-        return values
+        return values if len(pieces) == 1 else values.take(pa.array(np.argsort(positions)))
     base = block.column(name)
     if base is None:
         return spread(values, positions, len(block))
@@ -147,7 +155,11 @@ class _ArrowWork:
     def __init__(self, function: UserFunction) -> None:
         self._function = function
 
-    def __call__(self, positions: np.ndarray, payload: pa.Table) -> tuple[dict[str, pa.Array], dict[int, RecordError]]:
+    def __call__(self, block: Block, positions: np.ndarray) -> Iterator[tuple[np.ndarray, Made]]:
+        for inside, payload in block.slices(positions, rows=len(block)):
+            yield inside, self._call(inside, payload)
+
+    def _call(self, positions: np.ndarray, payload: pa.Table) -> Made:
         batch = _batch_of(payload)
         try:
             returned = self._function.once(batch, record_ids=positions)
@@ -158,14 +170,14 @@ class _ArrowWork:
         if len(positions) == 1:
             return {}, {int(positions[0]): noted}
         half = len(positions) // 2
-        first = self(positions[:half], payload.slice(0, half))
-        second = self(positions[half:], payload.slice(half))
+        first = self._call(positions[:half], payload.slice(0, half))
+        second = self._call(positions[half:], payload.slice(half))
         return _join(first, second, positions, payload), {**first[1], **second[1]}
 
 
 def _join(
-    first: tuple[dict[str, pa.Array], dict[int, RecordError]],
-    second: tuple[dict[str, pa.Array], dict[int, RecordError]],
+    first: Made,
+    second: Made,
     positions: np.ndarray,
     payload: pa.Table,
 ) -> dict[str, pa.Array]:
@@ -206,7 +218,7 @@ class _Returned:
     def _wrong(self, came: str, wanted: str) -> InvalidReturnError:
         return InvalidReturnError(self._step, f"{came} for {count(len(self._batch), 'record')}", wanted)
 
-    def understood(self, returned: Any) -> tuple[dict[str, pa.Array], dict[int, RecordError]]:
+    def understood(self, returned: Any) -> Made:
         """Columns that are new or not the ones the function was given, and the records it failed."""
         errors: dict[int, RecordError] = {}
         keep: pa.Array | None = None

@@ -18,6 +18,7 @@ from batch_provider.domain.errors import (
     DeadlineExceededError,
     DuplicateInstanceError,
     DuplicateStepError,
+    ExpressionLimitError,
     FailureLimitExceededError,
     FencedError,
     GenerationGoneError,
@@ -90,6 +91,7 @@ FACTS = {
     FencedError: ("price", "02", "000001-0a0b0c0d", "000002-0a0b0c0d"),
     StepsChangedError: ("orders", ["price"], ["price", "label"]),
     InvalidReturnError: ("price", "3 rows for 10 records", "one row for each"),
+    ExpressionLimitError: ("repeat(s, n)", "longer than 60 s for 65,536 records"),
     CircuitOpenError: ("enrich", 20, 30.0),
     UserCodeError: ("price", "KeyError", "'amount'"),
     DataLossError: ("orders.run", "a file is missing", (1, 2)),
@@ -117,6 +119,7 @@ ADVICE = {
     FencedError: "No action is needed",
     StepsChangedError: "clear the load task with Downstream",
     InvalidReturnError: "correct the step and clear its failed tasks to carry on",
+    ExpressionLimitError: "give the job a smaller block_size=",
     CircuitOpenError: "the task is tried again after 30 s",
     DataLossError: "clear the step named here with Downstream",
 }

@@ -395,3 +395,222 @@ def test_an_aggregator_is_neither_sql_nor_vectorised():
 def test_a_sql_step_has_no_function():
     with pytest.raises(TypeError, match="calls no function"):
         _ = StepSpec("s", SqlSpec(checks={"x": "n > 0"})).call
+
+
+def set_rate(record, variables):
+    if record["n"] == 2:
+        variables["rate"] = 9
+    if record["n"] == 3:
+        raise ValueError("bad")
+
+
+SQL_STEPS = {
+    "accept": {"accept_expression": "variables['rate'] > 10", "assign": {"tax": "n * 2"}},
+    "check": {"checks": {"too low": "variables['rate'] > 10"}, "assign": {"tax": "n * 2"}},
+}
+
+
+@BLOCKS
+def test_variables_are_those_of_the_record_in_every_expression(block_size):
+    with BatchJob("job", max_failed_records=-1, block_size=block_size, variables={"rate": 21}) as job:
+        job.step(set_rate)
+        job.sql_step("tax", assign={"tax": "n * variables['rate']", "none": "variables['unknown']"})
+        job.sql_step("check", checks={"too low": "variables.rate > 10"}, assign={"ok": "true"})
+        job.sql_step("take", accept_expression="variables['rate'] > 10", assign={"taken": "true"})
+
+    _, local = run(job, [{"n": 1}, {"n": 2}, {"n": 3}, {"n": 4}])
+
+    rows = local.output()
+    assert [row["tax"] for row in rows] == [21, 18, None, 84]
+    assert [row["none"] for row in rows] == [None] * 4
+    assert [row["ok"] for row in rows] == [True, None, None, True]
+    assert [row["taken"] for row in rows] == [True, None, None, True]
+
+
+@BLOCKS
+@pytest.mark.parametrize("raising", [pytest.param("true", id="in one"), pytest.param("1 // (n - 4) < 9", id="in turn")])
+def test_failures_are_those_of_the_record_in_every_expression(block_size, raising):
+    with BatchJob("job", max_failed_records=-1, block_size=block_size) as job:
+        job.step(set_rate)
+        job.sql_step(
+            "after",
+            accept_policy="ALL",
+            checks={"never": raising},
+            assign={"fails": "len(failures)", "why": "failures[-1].message"},
+        )
+
+    _, local = run(job, [{"n": 1}, {"n": 2}, {"n": 3}, {"n": 4}])
+
+    last = None if raising != "true" else 0
+    assert [row["fails"] for row in local.output()] == [0, 0, 1, last]
+    assert [row["why"] for row in local.output()] == [None, None, "bad", None]
+
+
+@pytest.mark.parametrize("fuse_steps", [False, True])
+@pytest.mark.parametrize("name", ["variables", "Failures"])
+@pytest.mark.parametrize("place", ["accept", "check", "assign"])
+def test_a_column_that_hides_variables_or_failures_is_refused_everywhere(place, name, fuse_steps):
+    text = "variables['rate'] > 0" if name == "variables" else "len(failures) > 0"
+    options = {
+        "accept": {"accept_expression": text, "assign": {"m": "1"}},
+        "check": {"checks": {"wrong": text}},
+        "assign": {"assign": {"m": text}},
+    }
+    with BatchJob("job", max_failed_records=-1, variables={"rate": 1}, fuse_steps=fuse_steps) as job:
+        job.sql_step("first", assign={name: "5"})
+        job.sql_step("uses", **options[place])
+    local = LocalRun(job.spec)
+    local.load([{"n": 1}])
+
+    with pytest.raises(InvalidExpressionError, match=r"of that name too\. Give the column another"):
+        local.process_all()
+
+
+def test_a_column_of_that_name_does_no_harm_where_no_expression_means_the_other():
+    with BatchJob("job") as job:
+        job.sql_step("plain", accept_expression="n > 0", assign={"m": "n"})
+
+    _, local = run(job, [{"n": 1, "variables": 2, "failures": 3}])
+
+    assert local.output() == [{"n": 1, "variables": 2, "failures": 3, "m": 1}]
+
+
+@pytest.mark.parametrize("fuse_steps", [False, True])
+@pytest.mark.parametrize("kind", ["sql", "arrow", "record", "aggregator"])
+def test_a_callable_accept_expression_sees_every_column_in_every_kind_of_step(kind, fuse_steps):
+    seen = []
+
+    def accept(record):
+        seen.append(record)
+        return record["b"] == 1
+
+    with BatchJob("job", fuse_steps=fuse_steps) as job:
+        job.sql_step("first", assign={"c": "a"})
+        if kind == "sql":
+            job.sql_step("s", accept_expression=accept, assign={"m": "a + 1"})
+        elif kind == "arrow":
+            job.arrow_step(name="s", accept_expression=accept)(lambda block: None)
+        elif kind == "record":
+            job.step(name="s", accept_expression=accept)(lambda record: None)
+        else:
+            job.aggregator("s", size=2, accept_expression=accept)(lambda records: None)
+
+    result, _ = run(job, [{"a": 1, "b": 1}, {"a": 2, "b": 2}])
+
+    assert seen == [{"a": 1, "b": 1, "c": 1}, {"a": 2, "b": 2, "c": 2}]
+    assert (result.step("s").successful, result.step("s").skipped) == (1, 1)
+
+
+def test_reads_bounds_what_a_callable_sees_and_not_what_the_expressions_of_the_step_read():
+    seen = []
+    with BatchJob("job") as job:
+        job.sql_step(
+            "s", reads=["b"], accept_expression=lambda record: seen.append(dict(record)) or True, assign={"m": "a + 1"}
+        )
+
+    _, local = run(job, [{"a": 1, "b": 1}])
+
+    assert seen == [{"b": 1}]
+    assert local.output() == [{"a": 1, "b": 1, "m": 2}]
+
+
+def test_a_sql_step_reads_null_where_only_records_of_other_blocks_have_the_column():
+    with BatchJob("job", block_size=2) as job:
+        job.step(name="some")(lambda record: {"fast": record["n"]} if record["n"] == 3 else None)
+        job.sql_step("uses", assign={"m": "coalesce(fast, -1)"})
+
+    _, local = run(job, [{"n": n} for n in range(4)])
+
+    assert [row["m"] for row in local.output()] == [-1, -1, -1, 3]
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        pytest.param({"assign": {"x": "qty * 2", "y": "amout * 2"}}, "'amout * 2' in step 'wrong' of job", id="assign"),
+        pytest.param({"checks": {"c": "qty > 0", "d": "amout > 2"}}, "'amout > 2' in step 'wrong' of job", id="check"),
+        pytest.param({"checks": {"c": "qty > 0"}, "assign": {"m": "year(qty)"}}, "'year(qty)' in step", id="binding"),
+        pytest.param({"assign": {"a": "qty", "m": "INTERVAL 3 DAY"}}, "'INTERVAL 3 DAY' in step 'wrong'", id="type"),
+        pytest.param({"assign": {"m": "{'a': union_value(x := qty)}"}}, "which Parquet cannot hold", id="union"),
+        pytest.param({"accept_expression": "amout", "assign": {"m": "1"}}, "Write 'amount', if that is", id="accept"),
+    ],
+)
+def test_a_wrong_expression_is_named_as_the_author_wrote_it(options, named):
+    with BatchJob("job") as job:
+        job.sql_step("wrong", **options)
+    local = LocalRun(job.spec)
+    local.load(ORDERS)
+
+    with pytest.raises(InvalidExpressionError, match=re.escape(named)):
+        local.process_all()
+
+
+def test_a_record_that_raises_in_several_assignments_fails_by_the_first():
+    assign = {"a": "n", "b": "n::INT", "c": "n || 'x'", "d": "cast(n as date)", "e": "1"}
+    with BatchJob("job", max_failed_records=-1) as job:
+        job.sql_step("make", assign=assign)
+
+    _, local = run(job, [{"n": "x"}, {"n": "1"}, {"n": "2020-01-01"}])
+
+    found = local.query("SELECT record_id, error_type, message FROM failures ORDER BY 1")
+    assert [(record, kind, "INT32" in text) for record, kind, text in found] == [
+        (0, "ConversionException", True),
+        (1, "ConversionException", False),
+        (2, "ConversionException", True),
+    ]
+    assert [{**row} for row in local.output()] == [{"n": "x"}, {"n": "1"}, {"n": "2020-01-01"}]
+
+
+def test_more_expressions_than_one_statement_may_hold_are_asked_one_by_one():
+    long = " + ".join(["n"] * 100)
+    with BatchJob("job") as job:
+        job.sql_step("many", assign={f"m{number}": f"{long} + {number}" for number in range(40)})
+
+    _, local = run(job, [{"n": 1}])
+
+    assert local.output()[0]["m39"] == 139
+
+
+KINDS = [1, 2.5, "3", True, None, 7, "x", [1, 2], {"a": 1}, 2**70, 4.0, False, ["y"]]
+
+
+@pytest.mark.parametrize("block_size", [1, 4, 100])
+@pytest.mark.parametrize("place", ["accept", "check", "assign"])
+def test_what_a_variable_is_to_an_expression_does_not_depend_on_the_records_beside_it(place, block_size):
+    seen = {}
+    with BatchJob("job", block_size=block_size, max_failed_records=-1, variables={"kinds": KINDS}) as job:
+
+        @job.step
+        def choose(record, variables):
+            variables["x"] = variables["kinds"][record["n"]]
+
+        text = "typeof(variables['x'])"
+        if place == "accept":
+            job.sql_step("uses", accept_expression=f"{text} = 'BIGINT'", assign={"is": "true"})
+        elif place == "check":
+            job.sql_step("uses", checks={"other": f"{text} = 'BIGINT'"}, assign={"is": "true"})
+        else:
+            job.sql_step("uses", assign={"is": f"{text} = 'BIGINT' OR NULL"})
+
+    _, local = run(job, [{"n": n} for n in range(len(KINDS))])
+
+    for row in local.output():
+        seen[row["n"]] = row["is"]
+    assert [n for n, is_whole in seen.items() if is_whole] == [0, 5]
+
+
+@pytest.mark.parametrize("block_size", [1, 4, 100])
+def test_values_of_several_types_become_one_column_and_none_is_lost(block_size):
+    values = [1, 2, "3", 2.5, "x", 4]
+    with BatchJob("job", block_size=block_size, variables={"values": values}) as job:
+
+        @job.step
+        def choose(record, variables):
+            variables["x"] = variables["values"][record["n"]]
+
+        job.sql_step("take", assign={"x": "variables['x']"})
+        job.sql_step("again", assign={"n": "n + 1"})
+
+    _, local = run(job, [{"n": n} for n in range(len(values))])
+
+    assert [row["x"] for row in local.output()] == values
