@@ -36,15 +36,16 @@ def check_choice(option: str, value: object, choices: tuple[str, ...]) -> None:
         raise InvalidOptionError(option, value, " or ".join(map(repr, choices)))
 
 
-def seconds_of(option: str, value: object) -> float:
-    """A duration in seconds, from a timedelta or a number.
+def seconds_of(option: str, value: object, *, or_none: bool = False) -> float:
+    """A duration in seconds, from a timedelta or a number; with ``or_none`` it may be 0.
 
     Raises:
         InvalidOptionError: it is neither, or not above 0.
     """
     seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < math.inf:
-        raise InvalidOptionError(option, value, "seconds above 0, or a timedelta")
+    fits = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and 0 <= seconds < math.inf
+    if not fits or (seconds == 0 and not or_none) or not isinstance(seconds, (int, float)):
+        raise InvalidOptionError(option, value, f"seconds {'from 0' if or_none else 'above 0'}, or a timedelta")
     return float(seconds)
 
 

@@ -62,7 +62,7 @@ class CallPolicy:
     Attributes:
         retries: further tries after the first that raised.
         retry_on: exceptions that are worth another try.
-        retry_delay: seconds before the second try; doubled for each further one, with jitter.
+        retry_delay: seconds before the second try; doubled for each further one, with jitter; 0: at once.
         max_retry_delay: seconds; the longest wait.
         timeout: seconds that one try may take; None: any. A coroutine is cancelled; a plain function cannot be
             interrupted: its record fails, and the call is left behind in its thread.
@@ -83,8 +83,8 @@ class CallPolicy:
         check_count("concurrency", self.concurrency, minimum=1, maximum=1_000)
         set_frozen(self, "retry_on", check_exceptions(self.retry_on))
         set_frozen(self, "timeout", seconds_of("timeout", self.timeout) if self.timeout is not None else None)
-        set_frozen(self, "retry_delay", seconds_of("retry_delay", self.retry_delay))
-        set_frozen(self, "max_retry_delay", seconds_of("max_retry_delay", self.max_retry_delay))
+        set_frozen(self, "retry_delay", seconds_of("retry_delay", self.retry_delay, or_none=True))
+        set_frozen(self, "max_retry_delay", seconds_of("max_retry_delay", self.max_retry_delay, or_none=True))
 
     @property
     def is_plain(self) -> bool:

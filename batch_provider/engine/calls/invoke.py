@@ -6,11 +6,13 @@ import gc
 import inspect
 import json
 import logging
+import marshal
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from time import perf_counter
 from typing import Any
 
@@ -18,7 +20,7 @@ import numpy as np
 
 from batch_provider.domain.errors import BatchError, InvalidOptionError
 from batch_provider.domain.spec import CallPolicy
-from batch_provider.engine.calls.retrying import is_async, make_calls, wait_for
+from batch_provider.engine.calls.retrying import Job, Waiting, calling, is_async, wait_for
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +30,7 @@ LONGEST_MESSAGE = 2_000
 
 
 _PLAIN = CallPolicy()
+_NOTHING: dict[str, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,19 @@ class Calls:
     errors: dict[int, RecordError] = field(default_factory=dict)
     variables: dict[int, str] = field(default_factory=dict)
     seconds: np.ndarray = field(default_factory=lambda: np.empty(0))
+
+
+@dataclass(frozen=True)
+class Run:
+    """Consecutive records and what their calls are given.
+
+    Attributes:
+        jobs: payload and keywords of each; ``variables`` among them is a copy for its call.
+        variables: of each record as JSON, if the function names them: every call gets a copy, records stay isolated.
+    """
+
+    jobs: Sequence[Job]
+    variables: Sequence[str] | None = None
 
 
 class UserFunction:
@@ -104,13 +120,16 @@ class UserFunction:
 
     def each(self, records: Iterable[dict[str, Any]]) -> Calls:
         """Call for each record; what one raises is kept as its error and stops nobody else."""
+        return self._in_turn((record, _NOTHING) for record in records)
+
+    def _in_turn(self, jobs: Iterable[Job]) -> Calls:
         calls = Calls()
         keep, call = calls.returned.append, self.call
         stamps = [perf_counter()]
         stamp = stamps.append
-        for record in records:
+        for record, keywords in jobs:
             try:
-                keep(call(record))
+                keep(call(record, **keywords))
             except Exception as error:  # noqa: BLE001  # this is where user code ends
                 calls.errors[len(calls.returned)] = self.note(error)
                 keep(None)
@@ -118,39 +137,50 @@ class UserFunction:
         calls.seconds = np.diff(np.array(stamps))
         return calls
 
-    def each_with(
-        self, records: Sequence[dict[str, Any]], extras: Sequence[dict[str, Any]], variables: Sequence[str] | None
-    ) -> Calls:
-        """As :meth:`each`, with per-record keywords, retries and concurrency.
+    def runs(self, runs: Iterable[Run]) -> Generator[Calls, None, None]:
+        """As :meth:`each` for runs of records, one after the other, with keywords, retries and concurrency.
 
-        Args:
-            records: payloads.
-            extras: keywords of each call.
-            variables: each record's own set as JSON; every call gets a copy, so records stay isolated.
+        While the calls of one run are waited for, those of the next are under way.
         """
-        jobs = [(record, dict(extra)) for record, extra in zip(records, extras, strict=True)]
-        if variables is not None:
-            for (_, keywords), text in zip(jobs, variables, strict=True):
-                keywords["variables"] = json.loads(text)
-        calls = Calls()
-        outcomes = make_calls(self.call, jobs, self.policy)
+        if self.is_plain:
+            for run in runs:
+                calls = self._in_turn(run.jobs)
+                if run.variables is not None:
+                    self._keep_variables(run.variables, calls, [keywords["variables"] for _, keywords in run.jobs])
+                yield calls
+            return
+        with calling(self.call, self.policy) as begin:
+            begun: deque[tuple[Run, Waiting]] = deque()
+            for run in runs:
+                begun.append((run, begin(run.jobs)))
+                if len(begun) > 1:
+                    yield self._ended(*begun.popleft())
+            while begun:
+                yield self._ended(*begun.popleft())
+
+    def _ended(self, run: Run, wait: Waiting) -> Calls:
+        outcomes = wait()
+        calls = Calls([outcome.returned for outcome in outcomes])
         for position, outcome in enumerate(outcomes):
-            calls.returned.append(outcome.returned)
             if outcome.error is not None:
                 calls.errors[position] = self.note(outcome.error)
-            elif variables is not None:
-                self._keep_variables(calls, position, outcome.variables, variables[position])
         calls.seconds = np.array([outcome.seconds for outcome in outcomes])
+        if run.variables is not None:
+            self._keep_variables(run.variables, calls, [outcome.variables for outcome in outcomes])
         return calls
 
-    def _keep_variables(self, calls: Calls, position: int, variables: Any, before: str) -> None:
-        try:
-            after = json.dumps(variables, sort_keys=True)
-        except (TypeError, ValueError) as error:
-            calls.errors[position] = RecordError("VariableTypeError", f"variables must be JSON values: {error}")
-            return
-        if after != before:
-            calls.variables[position] = after
+    def _keep_variables(self, came: Sequence[str], calls: Calls, variables: Sequence[Any]) -> None:
+        """Note what the calls that did not raise have changed."""
+        for position, (before, own) in enumerate(zip(came, variables, strict=True)):
+            if position in calls.errors or _is_as_it_was(own, before):
+                continue
+            try:
+                after = json.dumps(own, sort_keys=True)
+            except (TypeError, ValueError) as error:
+                calls.errors[position] = RecordError("VariableTypeError", f"variables must be JSON values: {error}")
+                continue
+            if after != before:
+                calls.variables[position] = after
 
     def once(self, payload: Any, **keywords: Any) -> Any:
         """Call for a group or a block; the caller decides what its exception means."""
@@ -189,6 +219,28 @@ def _keywords(function: Callable[..., Any], place: str) -> tuple[set[str], set[s
         )
     plain = [p for p in parameters[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     return {p.name for p in plain}, {p.name for p in plain if p.default is p.empty}
+
+
+def fresh_variables(text: str) -> dict[str, Any]:
+    """The variables of this JSON text, for one call."""
+    found: dict[str, Any] = marshal.loads(_packed(text))  # noqa: S302  # of what was packed here, in this process
+    return found
+
+
+@lru_cache(maxsize=1_024)
+def _packed(text: str) -> bytes:
+    return marshal.dumps(json.loads(text), _PLAINLY)
+
+
+_PLAINLY = 2  # of marshal's formats the last without references, so that equal values have equal bytes
+
+
+def _is_as_it_was(variables: Any, before: str) -> bool:
+    """Whether nothing was changed, by a quick look; JSON takes ten times as long to say so (measured)."""
+    try:
+        return marshal.dumps(variables, _PLAINLY) == _packed(before)
+    except ValueError:  # it holds what is no plain value
+        return False
 
 
 def _storable(text: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from time import perf_counter
@@ -31,18 +32,27 @@ class Outcome:
     """The record's variables as the last try left them."""
 
 
-def make_calls(function: Callable[..., Any], jobs: Sequence[Job], policy: CallPolicy) -> list[Outcome]:
-    """Call ``function`` for each job as ``policy`` says; outcomes come in the order of the jobs.
+Waiting = Callable[[], list[Outcome]]
+"""Waits for the calls of a run; their outcomes come in the order of the jobs."""
+Begin = Callable[[Sequence[Job]], Waiting]
 
-    A coroutine function runs ``policy.concurrency`` calls at a time on an event loop of its own; a plain
-    function in as many threads, or in turn when it is 1.
+
+@contextmanager
+def calling(function: Callable[..., Any], policy: CallPolicy) -> Iterator[Begin]:
+    """What begins the calls for a run of jobs as ``policy`` says; for all runs of a block on one loop or one pool.
+
+    Begin the next run before the outcomes of the one before are waited for, and a slow call keeps nobody waiting. A
+    coroutine function runs ``policy.concurrency`` calls at a time on an event loop; a plain function in as many
+    threads, or in turn when it is 1: then a run's calls are made when they are waited for.
     """
     if is_async(function):
-        found: list[Outcome] = wait_for(_all_async(function, jobs, policy))
-        return found
-    if policy.concurrency > 1 or policy.timeout is not None:
-        return _all_threaded(function, jobs, policy)
-    return [_one(function, job, policy) for job in jobs]
+        with _on_a_loop(function, policy) as begin:
+            yield begin
+    elif policy.concurrency > 1 or policy.timeout is not None:
+        with _in_threads(function, policy) as begin:
+            yield begin
+    else:
+        yield lambda jobs: lambda: [_one(function, job, policy) for job in jobs]
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -53,12 +63,19 @@ def is_async(function: Callable[..., Any]) -> bool:
 
 def wait_for(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run it on an event loop of its own: in a thread where one is running already, as in a notebook."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _is_loop_running():
         return asyncio.run(coroutine)
     with ThreadPoolExecutor(1, thread_name_prefix="batch-step-loop") as pool:
         return pool.submit(asyncio.run, coroutine).result()
+
+
+def _is_loop_running() -> bool:
+    """Asked on its own: what is raised inside the ``except`` that answers it would be told with that error."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _retry_options(policy: CallPolicy) -> dict[str, Any]:
@@ -112,16 +129,21 @@ def _retried(call: Callable[[], Any], policy: CallPolicy) -> Any:
     return tenacity.Retrying(**_retry_options(policy))(again)
 
 
-def _all_threaded(function: Callable[..., Any], jobs: Sequence[Job], policy: CallPolicy) -> list[Outcome]:
-    if policy.timeout is None:
-        with ThreadPoolExecutor(policy.concurrency, thread_name_prefix="batch-step") as pool:
-            return list(pool.map(lambda job: _one(function, job, policy), jobs))
-    limited = _TimeLimited(function, policy)
+@contextmanager
+def _in_threads(function: Callable[..., Any], policy: CallPolicy) -> Iterator[Begin]:
+    limited = None if policy.timeout is None else _TimeLimited(function, policy)
+    pool = ThreadPoolExecutor(policy.concurrency, thread_name_prefix="batch-step")
+
+    def begin(jobs: Sequence[Job]) -> Waiting:
+        futures = [pool.submit(_one, limited or function, job, policy) for job in jobs]
+        return lambda: [future.result() for future in futures]
+
     try:
-        with ThreadPoolExecutor(policy.concurrency, thread_name_prefix="batch-step") as pool:
-            return list(pool.map(lambda job: _one(limited, job, policy), jobs))
+        yield begin
     finally:
-        limited.close()
+        pool.shutdown(cancel_futures=True)
+        if limited is not None:
+            limited.close()
 
 
 class _TimeLimited:
@@ -147,14 +169,39 @@ class _TimeLimited:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-async def _all_async(function: Callable[..., Any], jobs: Sequence[Job], policy: CallPolicy) -> list[Outcome]:
+@contextmanager
+def _on_a_loop(function: Callable[..., Any], policy: CallPolicy) -> Iterator[Begin]:
     gate = asyncio.Semaphore(policy.concurrency)
 
     async def one(job: Job) -> Outcome:
         async with gate:
             return await _one_async(function, job, policy)
 
-    return list(await asyncio.gather(*(one(job) for job in jobs)))
+    async def all_of(tasks: Sequence[asyncio.Task[Outcome]]) -> list[Outcome]:
+        return list(await asyncio.gather(*tasks))
+
+    with _runner() as (loop, run):
+
+        def begin(jobs: Sequence[Job]) -> Waiting:
+            tasks = [loop.create_task(one(job)) for job in jobs]
+            return lambda: run(all_of(tasks))
+
+        yield begin
+
+
+@contextmanager
+def _runner() -> Iterator[tuple[asyncio.AbstractEventLoop, Callable[..., Any]]]:
+    """An event loop and what runs a coroutine on it; what is left on it at the end is cancelled."""
+    runner = asyncio.Runner()
+    if not _is_loop_running():
+        with runner:
+            yield runner.get_loop(), runner.run
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="batch-step-loop") as pool:
+        try:
+            yield pool.submit(runner.get_loop).result(), lambda coroutine: pool.submit(runner.run, coroutine).result()
+        finally:
+            pool.submit(runner.close).result()
 
 
 async def _one_async(function: Callable[..., Any], job: Job, policy: CallPolicy) -> Outcome:

@@ -58,6 +58,7 @@ class Block:
         self.kept: Kept = {row: dict(values) for row, values in self.stored_kept.items()}
         self.failed_before = has_failed(self.table["_status"].to_numpy())
         self.bytes_read = self.table.nbytes
+        self._failures_from, self._failures = -1, dict[int, list[dict[str, Any]]]()
 
     def __len__(self) -> int:
         """How many records."""
@@ -172,13 +173,17 @@ class Block:
 
     def failures(self, positions: np.ndarray) -> list[list[dict[str, Any]]]:
         """What each record at ``positions``, which ascend, failed of in earlier steps, in order of steps."""
-        if not len(positions):
-            return []
-        first = self.span.first
-        by_id: dict[int, list[dict[str, Any]]] = {}
-        for failure in self.upstream.failures(Span(first + int(positions[0]), first + int(positions[-1]))):
-            by_id.setdefault(failure.pop("_id"), []).append(failure)
-        return [by_id.get(first + position, []) for position in positions.tolist()]
+        return [[dict(failure) for failure in self._failures_of(position)] for position in positions.tolist()]
+
+    def _failures_of(self, position: int) -> list[dict[str, Any]]:
+        """Read for as many records as are read at a time, and kept until others are asked for."""
+        if (start := position - position % SLICE_ROWS) != self._failures_from:
+            first = self.span.first
+            window = Span(first + start, min(first + start + SLICE_ROWS - 1, self.span.last))
+            self._failures_from, self._failures = start, {}
+            for failure in self.upstream.failures(window):
+                self._failures.setdefault(failure.pop("_id") - first, []).append(failure)
+        return self._failures.get(position, [])
 
 
 _OWN = frozenset({"_id", "_status", "_out", *SIDE_COLUMNS})

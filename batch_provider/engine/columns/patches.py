@@ -204,6 +204,12 @@ class BlockPatches:
             if self._built(_by_column(kept, at), self.errors):
                 return
 
+    def fill(self, positions: np.ndarray) -> None:
+        """Let the records at ``positions`` have every key that any record has: null, where they returned it not."""
+        for pieces in self._pieces.values() if len(positions) else ():
+            absent = np.setdiff1d(positions, np.concatenate([at for at, _ in pieces]))
+            pieces.append((absent, pa.nulls(len(absent), pieces[-1][1].type)))
+
     def _built(
         self, columns: Iterable[tuple[str, Sequence[Any], np.ndarray]], errors: dict[int, RecordError] | None = None
     ) -> bool:
@@ -266,7 +272,7 @@ def _by_column(patches: Sequence[Patch], positions: np.ndarray) -> Iterator[tupl
 
 
 def whole_payloads(patches: Sequence[Patch]) -> list[Patch]:
-    """Patches that replace the payload, each with every key that any of them has: the others' keys are null."""
+    """Patches of a run that replace the payload, each with every key that any has: the others' keys are null."""
     names = dict.fromkeys(key for patch in patches for key in patch)
     return [dict.fromkeys(names) | dict(patch) for patch in patches]
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 
 from batch_provider.domain.accept import AcceptPolicy
 from batch_provider.domain.spec import JobSpec, StepSpec
-from batch_provider.engine.calls.invoke import PER_RECORD, Calls, RecordError, UserFunction, no_cyclic_gc
+from batch_provider.engine.calls.invoke import (
+    PER_RECORD,
+    Calls,
+    RecordError,
+    Run,
+    UserFunction,
+    fresh_variables,
+    no_cyclic_gc,
+)
 from batch_provider.engine.columns.block import Block
+from batch_provider.engine.columns.dicts import dict_maker
 from batch_provider.engine.steps.asking import Asking, variables_text
 
 
@@ -66,34 +77,59 @@ class Acceptance:
     ) -> tuple[np.ndarray, dict[int, RecordError]]:
         taken: list[bool] = []
         errors: dict[int, RecordError] = {}
-        for inside, calls in calls_for(call, block, positions, self._initial):
-            taken += map(bool, calls.returned)
-            errors.update({int(inside[row]): error for row, error in calls.errors.items()})
+        with closing(calls_for(call, block, positions, self._initial)) as runs:
+            for inside, calls in runs:
+                taken += map(bool, calls.returned)
+                errors.update({int(inside[row]): error for row, error in calls.errors.items()})
         return positions[np.array(taken, dtype=bool)], errors
 
 
 def calls_for(
     function: UserFunction, block: Block, positions: np.ndarray, initial: str
-) -> Iterator[tuple[np.ndarray, Calls]]:
+) -> Generator[tuple[np.ndarray, Calls], None, None]:
     """Call a per-record function with what its signature asks for, a run of positions at a time.
 
     What a run returned is the caller's before the next one begins, so it need not stay a Python object.
     """
-    if function.wants or not function.is_plain:
-        yield positions, _call_with(function, block, positions, initial)
-        return
-    with no_cyclic_gc():
+    if function.is_plain:
+        with no_cyclic_gc():
+            if not function.wants:
+                for inside, records in block.record_slices(positions):
+                    yield inside, function.each(records)
+                return
+            yield from _runs_of(function, block, positions, initial)
+    else:
+        yield from _runs_of(function, block, positions, initial)
+
+
+def _runs_of(
+    function: UserFunction, block: Block, positions: np.ndarray, initial: str
+) -> Generator[tuple[np.ndarray, Calls], None, None]:
+    """The same, of a function that asks for keywords, or whose calls are more than one try in turn."""
+    asked: deque[np.ndarray] = deque()
+
+    def runs() -> Iterator[Run]:
         for inside, records in block.record_slices(positions):
-            yield inside, function.each(records)
+            asked.append(inside)
+            variables = block.variables(inside, initial) if "variables" in function.wants else None
+            keywords = _keywords(function, block, inside, variables)
+            yield Run(list(zip(records, keywords, strict=True)), variables)
+
+    with closing(function.runs(runs())) as ended:
+        for calls in ended:
+            yield asked.popleft(), calls
 
 
-def _call_with(function: UserFunction, block: Block, positions: np.ndarray, initial: str) -> Calls:
-    extras: list[dict[str, Any]] = [{} for _ in range(len(positions))]
+def _keywords(
+    function: UserFunction, block: Block, positions: np.ndarray, variables: Sequence[str] | None
+) -> Iterable[dict[str, Any]]:
+    given: dict[str, Iterable[Any]] = {}
     if "record_id" in function.wants:
-        for extra, position in zip(extras, positions.tolist(), strict=True):
-            extra["record_id"] = block.span.first + position
+        given["record_id"] = (positions + block.span.first).tolist()
     if "failures" in function.wants:
-        for extra, failures in zip(extras, block.failures(positions), strict=True):
-            extra["failures"] = failures
-    variables = block.variables(positions, initial) if "variables" in function.wants else None
-    return function.each_with(block.records(positions), extras, variables)
+        given["failures"] = block.failures(positions)
+    if variables is not None:
+        given["variables"] = map(fresh_variables, variables)
+    if not given:
+        return ({} for _ in range(len(positions)))
+    return dict_maker(tuple(given))(zip(*given.values(), strict=True))

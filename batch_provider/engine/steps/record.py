@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -72,19 +73,21 @@ class RecordStep:
         result.outcome[candidates] = Outcome.SKIPPED
         accepted, result.errors = self._accept.of(block, candidates)
         patches = self._patches.on(block)
-        returned: list[Any] = []
+        whole: list[np.ndarray] = []
         seconds: list[np.ndarray] = []
         variables: dict[int, str] = {}
-        for positions, calls in calls_for(self.function, block, accepted, self._initial):
-            seconds.append(calls.seconds)
-            result.errors.update({int(positions[row]): error for row, error in calls.errors.items()})
-            variables.update({int(positions[row]): text for row, text in calls.variables.items()})
-            if self.step.output == "replace":
-                returned += calls.returned
-            else:
-                patches.take(calls.returned, positions)
+        with closing(calls_for(self.function, block, accepted, self._initial)) as runs:
+            for positions, calls in runs:
+                seconds.append(calls.seconds)
+                result.errors.update({int(positions[row]): error for row, error in calls.errors.items()})
+                variables.update({int(positions[row]): text for row, text in calls.variables.items()})
+                if self.step.output == "replace":
+                    whole.append(self._replace(calls.returned, positions, patches))
+                else:
+                    patches.take(calls.returned, positions)
         result.call_seconds = np.concatenate(seconds) if seconds else result.call_seconds
-        replaced = self._replace(returned, accepted, patches) if self.step.output == "replace" else _NOBODY
+        replaced = np.concatenate(whole) if whole else _NOBODY
+        patches.fill(replaced)
         result.columns = patches.columns()
         result.errors.update(patches.errors)
         if self.step.drop or len(replaced):
@@ -96,13 +99,13 @@ class RecordStep:
         result.outcome[list(result.errors)] = Outcome.FAILED
         return result
 
-    def _replace(self, returned: Sequence[Any], accepted: np.ndarray, patches: BlockPatches) -> np.ndarray:
-        """Take returned dicts as whole payloads; returns the positions that have one."""
+    def _replace(self, returned: Sequence[Any], positions: np.ndarray, patches: BlockPatches) -> np.ndarray:
+        """Take the dicts that a run returned as whole payloads; returns the positions that have one."""
         present = [row for row, value in enumerate(returned) if value is not None]
-        payloads, errors = self._patches.check([returned[row] for row in present], accepted[present])
+        payloads, errors = self._patches.check([returned[row] for row in present], positions[present])
         patches.errors.update(errors)
-        good = [row for row, position in enumerate(accepted[present].tolist()) if position not in errors]
-        replaced: np.ndarray = accepted[present][good]
+        good = [row for row, position in enumerate(positions[present].tolist()) if position not in errors]
+        replaced: np.ndarray = positions[present][good]
         patches.add(whole_payloads([payloads[row] for row in good]), replaced)
         return replaced
 

@@ -211,6 +211,27 @@ def test_keywords_reach_concurrent_calls():
     assert [(row["product"], row["seen"]) for row in local.output()] == [(0, 0), (10, 1), (20, 2)]
 
 
+@pytest.mark.parametrize("kind", ["plain", "coroutine"])
+@pytest.mark.parametrize("option", ["retry_delay", "max_retry_delay"])
+def test_a_retry_may_come_at_once(kind, option):
+    tries = []
+
+    def body(record):
+        tries.append(record["n"])
+        if len(tries) < 3:
+            raise ConnectionError
+
+    async def waits(record):
+        body(record)
+
+    with BatchJob("job") as job:
+        job.step(name="s", retries=2, **{option: 0})(waits if kind == "coroutine" else body)
+
+    result, _ = run(job, records(1))
+
+    assert (result.successful_records, tries) == (1, [0, 0, 0])
+
+
 @pytest.mark.parametrize(
     "options",
     [
