@@ -8,7 +8,7 @@ from typing import Any
 
 from batch_provider.domain.accept import AcceptPolicy
 from batch_provider.domain.errors import DuplicateStepError
-from batch_provider.domain.spec import JobSpec, StepSpec
+from batch_provider.domain.spec import JobSpec, StepSpec, WriterSpec
 
 MOST_FUSED = 32
 """Steps in one checkpoint: their outcomes are two bits each of a 64-bit number."""
@@ -46,8 +46,9 @@ def fuse(steps: Iterable[StepSpec]) -> tuple[CheckpointStep, ...]:
     """Fuse consecutive steps as far as one checkpoint can hold what they do.
 
     A run ends after an aggregator, whose groups set the ends of blocks, and before a step that takes failed records:
-    a checkpoint has room for one error of a record. A streaming aggregator stands alone, and so do a record step with
-    a transaction and a writer of files: what they commit is accounted for under the name of their own checkpoints.
+    a checkpoint has room for one error of a record. A streaming aggregator stands alone, and so does a step that
+    commits outside of the store (a writer, a step or an aggregator with a transaction): what it was given must be
+    committed before, so that it is the same when a crash or a redrive brings it again (ADR 0015).
     """
     runs: list[list[StepSpec]] = []
     for step in steps:
@@ -89,4 +90,8 @@ def _continues(run: list[StepSpec], step: StepSpec) -> bool:
 
 
 def _stands_alone(step: StepSpec) -> bool:
-    return step.is_streaming or step.transaction is not None or step.place is not None
+    return step.is_streaming or _has_transaction(step) or isinstance(step.function, WriterSpec)
+
+
+def _has_transaction(step: StepSpec) -> bool:
+    return step.transaction is not None or (step.aggregator is not None and step.aggregator.transaction is not None)

@@ -55,14 +55,19 @@ def test_a_record_step_with_a_transaction_stands_alone():
     assert names(plain("a"), plain("t", transaction="db"), plain("b"), plain("c")) == ["a", "t", "b_to_c"]
 
 
-def test_a_writer_of_files_stands_alone_and_a_table_ends_a_run():
+def test_an_aggregator_with_a_transaction_stands_alone():
+    store = plain("s", aggregator=AggregatorSpec(size=2, transaction="db"))
+    assert names(plain("a"), plain("b"), store, plain("c"), plain("d")) == ["a_to_b", "s", "c_to_d"]
+
+
+def test_a_writer_stands_alone():
     with BatchJob("job", fuse_steps=True) as job:
         job.step(name="a")(lambda record: None)
         job.step(name="b")(lambda record: None)
         job.write("rows", SqlTable("db", "t", key=["id"]))
         job.step(name="c")(lambda record: None)
         job.write("files", ParquetFiles("somewhere"))
-    assert [step.name for step in checkpoint_steps(job.spec)] == ["a_to_rows", "c", "files"]
+    assert [step.name for step in checkpoint_steps(job.spec)] == ["a_to_b", "rows", "c", "files"]
 
 
 def test_a_checkpoint_has_room_for_so_many_steps():
