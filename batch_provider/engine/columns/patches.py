@@ -54,14 +54,6 @@ class PatchWriter:
         """Begin with a block."""
         return BlockPatches(self, block)
 
-    def columns(
-        self, block: Block, patches: Sequence[Patch], positions: np.ndarray
-    ) -> tuple[dict[str, pa.Array], dict[int, RecordError]]:
-        """New and changed columns of the block, and the records whose values cannot stand in them."""
-        applied = self.on(block)
-        applied.add(patches, positions)
-        return applied.columns(), applied.errors
-
     def types_of(self, columns: Mapping[str, pa.Array]) -> None:
         """Remember the types of these columns for what comes next."""
         self.types.update({name: column.type for name, column in columns.items()})
@@ -201,7 +193,7 @@ class BlockPatches:
             kept, at = patches, positions
             if len(good) < len(positions):
                 kept, at = [patches[index] for index in good], positions[good]
-            if self._built(_by_column(kept, at), self.errors):
+            if self._built(by_column(kept, at), self.errors):
                 return
 
     def fill(self, positions: np.ndarray) -> None:
@@ -227,7 +219,7 @@ class BlockPatches:
     def columns(self) -> dict[str, pa.Array]:
         """New and changed columns, with a value for every record of the block; its records may still fail by it."""
         while True:
-            joined = {name: _joined(pieces) for name, pieces in self._pieces.items()}
+            joined = {name: joined_pieces(pieces) for name, pieces in self._pieces.items()}
             bad = {
                 int(at[index]): RecordError("FieldTypeError", f"field {name!r}: {why}")
                 for name, (at, _, problems) in joined.items()
@@ -245,7 +237,7 @@ class BlockPatches:
         return columns
 
 
-def _joined(pieces: Sequence[tuple[np.ndarray, pa.Array]]) -> tuple[np.ndarray, pa.Array, Bad]:
+def joined_pieces(pieces: Sequence[tuple[np.ndarray, pa.Array]]) -> tuple[np.ndarray, pa.Array, Bad]:
     """Runs of one column as one; a later run may have widened the type."""
     if len(pieces) == 1:
         return (*pieces[0], {})
@@ -263,7 +255,7 @@ def _without(at: np.ndarray, array: pa.Array, bad: Container[int]) -> tuple[np.n
     return at[fine], array.filter(pa.array(fine))
 
 
-def _by_column(patches: Sequence[Patch], positions: np.ndarray) -> Iterator[tuple[str, Sequence[Any], np.ndarray]]:
+def by_column(patches: Sequence[Patch], positions: np.ndarray) -> Iterator[tuple[str, Sequence[Any], np.ndarray]]:
     """Each key with its values and the positions of the records that have it."""
     shapes = set(map(tuple, patches))
     for name in dict.fromkeys(key for shape in sorted(shapes) for key in shape):

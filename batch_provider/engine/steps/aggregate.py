@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -14,9 +15,18 @@ from batch_provider.domain.outcome import Outcome
 from batch_provider.domain.spec import AggregatorSpec, JobSpec, StepSpec
 from batch_provider.engine.calls.invoke import PER_GROUP, RecordError, UserFunction
 from batch_provider.engine.columns.block import Block, BlockResult
-from batch_provider.engine.columns.patches import Patch, PatchWriter
+from batch_provider.engine.columns.group_patches import GroupPatches
+from batch_provider.engine.columns.patches import PatchWriter
 from batch_provider.engine.ports.store import GenerationReader
 from batch_provider.engine.steps.accept import Acceptance
+from batch_provider.engine.steps.groups import (
+    Group,
+    GroupedBlock,
+    WrongReturnError,
+    check_shape,
+    errors_of_all,
+    take_nothing,
+)
 
 
 class AskedOnce:
@@ -79,10 +89,6 @@ class AggregatorStep:
         """What is called for each group."""
         return UserFunction(self.step.name, self.step.call, PER_GROUP, constant)
 
-    def call(self, records: Sequence[dict[str, Any]], keywords: dict[str, Any]) -> Any:
-        """One call for a group."""
-        return self.function.once(records, **keywords)
-
     @property
     def types(self) -> Mapping[str, pa.DataType]:
         """The columns that it has written, with the types it gave them."""
@@ -137,55 +143,57 @@ class AggregatorStep:
 
     def run(self, block: Block, candidates: np.ndarray) -> BlockResult:
         """Aggregate the accepted records of a block in groups."""
-        result, accepted = self.begin(block, candidates)
-        patches: dict[int, Patch] = {}
-        seconds: list[float] = []
-        for start in range(0, len(accepted), self._size):
-            group = accepted[start : start + self._size]
-            began = perf_counter()
-            self._call(block, group, result, patches)
-            seconds += [(perf_counter() - began) / len(group)] * len(group)
-        result.call_seconds = np.array(seconds)
-        if patches:
-            good = np.array([p for p in accepted.tolist() if p in patches and p not in result.errors], dtype=np.int64)
-            result.columns, bad = self._patches.columns(block, [patches[p] for p in good.tolist()], good)
-            result.errors.update(bad)
-        result.outcome[accepted] = Outcome.SUCCEEDED
-        result.outcome[list(result.errors)] = Outcome.FAILED
-        return result
+        grouped = self.group(block, candidates)
+        for start in range(0, len(grouped.accepted), self._size):
+            self.call_for(Group(((grouped, grouped.accepted[start : start + self._size]),)))
+        return grouped.result(block, candidates)
 
-    def _call(self, block: Block, group: np.ndarray, result: BlockResult, patches: dict[int, Patch]) -> None:
+    def group(self, block: Block, candidates: np.ndarray) -> GroupedBlock:
+        """Ask which of the records at ``candidates`` are accepted."""
+        accepted, errors = self._accept.of(block, candidates)
+        return GroupedBlock(block, accepted, errors, GroupPatches(self._patches))
+
+    def call_for(self, group: Group) -> None:
+        """Have a group done."""
+        began = perf_counter()
+        self._call(group)
+        group.called(perf_counter() - began)
+
+    def _call(self, group: Group) -> None:
         """One call for a group; one that raises fails its group, or is halved until the bad records stand alone."""
         try:
-            returned = self.call(block.records(group), self._keywords(block, group))
-            found = self._check(returned, group, result)
+            keep = self.call(group)
+        except WrongReturnError as wrong:
+            is_halved, errors = wrong.is_of_records, errors_of_all(wrong.errors, group.ids)
         except Exception as error:  # noqa: BLE001  # this is where user code ends
-            noted = self.function.note(error)
-            if self._isolate and len(group) > 1:
-                half = len(group) // 2
-                self._call(block, group[:half], result, patches)
-                self._call(block, group[half:], result, patches)
-            else:
-                result.errors.update(dict.fromkeys(group.tolist(), noted))
+            is_halved, errors = True, [self.function.note(error)] * len(group)
+        else:
+            keep()
             return
-        patches.update(found)
+        if is_halved and self._isolate and len(group) > 1:
+            for half in group.halves():
+                self._call(half)
+        else:
+            group.fail(errors)
 
-    def _keywords(self, block: Block, group: np.ndarray) -> dict[str, Any]:
-        wants = self.function.wants
-        ids = group + block.span.first
+    def call(self, group: Group) -> Callable[[], None]:
+        """One call for a group; the result takes what it returned.
+
+        Raises:
+            WrongReturnError: that has not the shape of patches for the group.
+        """
+        returned = self.function.once(group.records(), **self.keywords(group))
+        if returned is None:
+            return take_nothing
+        check_shape(returned, len(group))
+        return partial(group.take, returned)
+
+    def keywords(self, group: Group) -> dict[str, Any]:
+        """What the function may ask for."""
+        wants, ids = self.function.wants, group.ids
         instance = getattr(self._instance, "id", "local")
         return {
-            "failures": block.failures(group) if "failures" in wants else None,
-            "record_ids": ids.tolist() if "record_ids" in wants else None,
+            "failures": group.failures() if "failures" in wants else None,
+            "record_ids": ids if "record_ids" in wants else None,
             "idempotency_key": f"{instance}/{self.step.name}/{ids[0]}-{ids[-1]}",
         }
-
-    def _check(self, returned: Any, group: np.ndarray, result: BlockResult) -> dict[int, Patch]:
-        if returned is None:
-            return {}
-        if isinstance(returned, (str, bytes)) or not isinstance(returned, Sequence) or len(returned) != len(group):
-            what = f"{len(returned)} patches" if isinstance(returned, Sequence) else type(returned).__name__
-            raise TypeError(f"the aggregator returned {what} for {len(group)} records; return one for each, or None")
-        patches, errors = self._patches.check(returned, group)
-        result.errors.update(errors)
-        return dict(zip(group.tolist(), patches, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from time import perf_counter
 from typing import Any
 
@@ -18,6 +18,7 @@ from batch_provider.engine.columns.block import OUTCOME_BITS, Block, BlockResult
 from batch_provider.engine.ports.store import ShardWork
 from batch_provider.engine.ports.writing import BlockSession, GroupTransaction, Rows, WriterSession
 from batch_provider.engine.steps.aggregate import AggregatorStep
+from batch_provider.engine.steps.groups import Group, check_shape, take_nothing
 
 PER_TRANSACTION = (*PER_GROUP, "connection")
 
@@ -29,7 +30,7 @@ class _WriterStep(AggregatorStep):
 
     def make_function(self, constant: dict[str, Any]) -> UserFunction:  # noqa: ARG002  # a writer needs none
         """A writer calls no function of the author's."""
-        return UserFunction(self.step.name, _nothing, PER_GROUP, {})
+        return UserFunction(self.step.name, _no_function, PER_GROUP, {})
 
     def close(self) -> None:
         """Let the target go."""
@@ -139,7 +140,7 @@ class BlockWriteStep(_WriterStep):
 
 
 class TransactionalStep(AggregatorStep):
-    """A sized aggregator that is given a connection: its transaction is committed with the group's success.
+    """A sized aggregator that is given a connection: its transaction is committed if the whole group succeeds.
 
     Args:
         job, step, spec, constant, types: as of :class:`AggregatorStep`.
@@ -166,10 +167,20 @@ class TransactionalStep(AggregatorStep):
         """Let the database go."""
         self._transaction.close()
 
-    def call(self, records: Sequence[dict[str, Any]], keywords: dict[str, Any]) -> Any:
-        """One call in one transaction: what it did stays or goes as a whole."""
-        with self._transaction as connection:
-            return self.function.once(records, **keywords, connection=connection)
+    def call(self, group: Group) -> Callable[[], None]:
+        """One call in one transaction, which is committed if all of what the call returned can be taken."""
+        types = dict(self._patches.types)
+        try:
+            with self._transaction as connection:
+                returned = self.function.once(group.records(), **self.keywords(group), connection=connection)
+                if returned is None:
+                    return take_nothing
+                check_shape(returned, len(group))
+                keep = group.tried(returned)
+        except BaseException:
+            self._patches.types = types  # what is rolled back decides on no later record
+            raise
+        return keep
 
 
 def _ended(result: BlockResult, accepted: np.ndarray) -> BlockResult:
@@ -179,5 +190,5 @@ def _ended(result: BlockResult, accepted: np.ndarray) -> BlockResult:
     return result
 
 
-def _nothing(_: Any) -> None:
+def _no_function(_: Any) -> None:
     """Writers call no function of the author's."""

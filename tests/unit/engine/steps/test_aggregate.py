@@ -161,12 +161,15 @@ def test_returned_patches_are_applied(block_size):
         ),
     ],
 )
-def test_wrong_number_of_patches_fails_the_group(returns, message):
-    run, result = run_with(Bulk(returns=returns), count=2, size=2)
+@pytest.mark.parametrize("on_error", ["fail_group", "isolate"])
+def test_wrong_number_of_patches_fails_the_group_at_once(returns, message, on_error):
+    bulk = Bulk(returns=returns)
+    run, result = run_with(bulk, count=2, size=2, on_error=on_error)
 
     assert result.failed_records == 2
-    assert {failure[2] for failure in failures(run)} == {"TypeError"}
+    assert {failure[2] for failure in failures(run)} == {"InvalidPatchError"}
     assert message in failures(run)[0][3]
+    assert bulk.groups == [[0, 1]], "halving it would call until it fits"
 
 
 def test_patch_that_is_none_of_ours_fails_its_record_only():

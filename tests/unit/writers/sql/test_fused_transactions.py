@@ -13,6 +13,7 @@ from tests.builders import Killed
 WRITES = "INSERT INTO t VALUES ({n}, {worth}) ON CONFLICT (n) DO UPDATE SET worth = excluded.worth"
 FORMS = ("table", "group", "record")
 
+sqlite = pytest.mark.parametrize("database", ["sqlite"], indirect=True)  # nothing here is PostgreSQL's own
 forms = pytest.mark.parametrize("form", FORMS)
 fused = pytest.mark.parametrize("fuse", [True, False], ids=["fused", "per step"])
 
@@ -75,6 +76,7 @@ def what_is_written(run):
 
 @forms
 @fused
+@sqlite
 def test_a_redrive_with_new_code_writes_what_it_says_it_wrote(table, form, fuse):
     run = LocalRun(job_of(form, fuse=fuse, value=tens, refuse=lambda n: n == 1), access=table.access)
     run.run(numbers(3))
@@ -88,6 +90,7 @@ def test_a_redrive_with_new_code_writes_what_it_says_it_wrote(table, form, fuse)
 
 @forms
 @fused
+@sqlite
 def test_killed_between_commit_and_checkpoint_it_writes_what_it_says_it_wrote(table, form, fuse):
     """The steps before give another value at each call: what was committed must be what the checkpoint has."""
     values = count(100)
