@@ -24,6 +24,8 @@ class Dialect:
         begin: starts a transaction that may write; empty where the driver does it.
         lock: suffix of a SELECT that locks its row until the commit.
         before_ddl: what keeps two tasks from creating the same table at the same moment.
+        check: makes constraints that were put off to the commit be checked now; empty where there is no such thing.
+        defer: puts them off again.
     """
 
     name: str
@@ -31,6 +33,8 @@ class Dialect:
     begin: str
     lock: str
     before_ddl: tuple[str, ...] = ()
+    check: str = ""
+    defer: str = ""
 
     def prepare(self, connection: Any) -> None:
         """Take the control of transactions."""
@@ -80,7 +84,15 @@ def _on_conflict(columns: Sequence[str], key: Sequence[str]) -> str:
 
 
 SQLITE = Dialect("sqlite", "?", "BEGIN IMMEDIATE", "")
-POSTGRES = Dialect("postgres", "%s", "", " FOR UPDATE", ("SELECT pg_advisory_xact_lock(7236171)",))
+POSTGRES = Dialect(
+    "postgres",
+    "%s",
+    "",
+    " FOR UPDATE",
+    before_ddl=("SELECT pg_advisory_xact_lock(7236171)",),
+    check="SET CONSTRAINTS ALL IMMEDIATE",
+    defer="SET CONSTRAINTS ALL DEFERRED",
+)
 
 
 def dialect_of(connection: Any) -> Dialect:
@@ -108,24 +120,3 @@ def quoted(name: str) -> str:
 def quoted_table(table: str) -> str:
     """A table's name, with its schema if it has one."""
     return ".".join(map(quoted, table.split(".")))
-
-
-_DRIVERS = ("sqlite3", "psycopg2", "psycopg")
-_RECORD_ERRORS = {"IntegrityError", "DataError", "ProgrammingError", "InterfaceError", "NotSupportedError"}
-
-
-def is_of_the_driver(error: BaseException) -> bool:
-    """Whether a database driver raised it."""
-    return any(kind.__module__.partition(".")[0] in _DRIVERS for kind in type(error).__mro__)
-
-
-def sqlstate(error: BaseException) -> str:
-    """PostgreSQL's code of an error; empty for others."""
-    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None) or ""
-
-
-def is_of_the_record(error: Exception) -> bool:
-    """Whether a record is to blame, and not the statement (SQLSTATE 42: no such table or column) or the server."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    own = isinstance(error, (OverflowError, ValueError)) and not is_of_the_driver(error)
-    return own or (is_of_the_driver(error) and not sqlstate(error).startswith("42") and bool(names & _RECORD_ERRORS))

@@ -21,12 +21,10 @@ from batch_provider.writers.sql.commits import CommitLog, Place
 from batch_provider.writers.sql.dialect import (
     Dialect,
     dialect_of,
-    is_of_the_driver,
-    is_of_the_record,
     quoted,
     quoted_table,
-    sqlstate,
 )
+from batch_provider.writers.sql.errors import is_of_the_driver, is_of_the_record, sqlstate
 
 log = logging.getLogger(__name__)
 

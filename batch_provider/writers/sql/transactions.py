@@ -3,59 +3,90 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
-from batch_provider.domain.errors import StorageError
 from batch_provider.domain.layout import Span
 from batch_provider.engine.ports.store import SourceAccess
 from batch_provider.writers.sql.commits import CommitLog, Place
-from batch_provider.writers.sql.dialect import dialect_of, is_of_the_driver, is_of_the_record
+from batch_provider.writers.sql.dialect import dialect_of
+from batch_provider.writers.sql.errors import TransactionEndedError, driver_of, storage_errors
 
 
-class ConnectionTransaction:
-    """A connection whose transaction is committed at the end of a ``with``, or rolled back (a GroupTransaction)."""
+class _Session:
+    """A connection for an author's function; errors of the database that are not of the data end the task.
+
+    Raises:
+        StorageError: the database cannot be reached.
+    """
 
     def __init__(self, access: SourceAccess, conn_id: str) -> None:
-        self._stack, self._conn_id = ExitStack(), conn_id
-        self._connection = self._stack.enter_context(access.database(conn_id))
-        self._dialect = dialect_of(self._connection)
-        self._dialect.prepare(self._connection)
+        self._name = f"connection {conn_id}"
+        with ExitStack() as stack:  # closes the connection if something raises here
+            with storage_errors("write to", self._name):
+                self._connection = stack.enter_context(access.database(conn_id))
+                self._dialect = dialect_of(self._connection)
+                self._driver = driver_of(self._connection.__class__)
+                self._dialect.prepare(self._connection)
+                self._begin_session()
+            self._stack = stack.pop_all()
 
-    def __enter__(self) -> Any:
-        """Begin."""
-        if self._dialect.begin:
-            self._connection.execute(self._dialect.begin)
-        return self._connection
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        """Commit, or roll back what the function did before it raised."""
-        if kind is None:
-            self._commit()
-        else:
-            self._connection.rollback()
-
-    def _commit(self) -> None:
-        """A server that goes away here is no record's fault: the task is tried again, and the group is called again."""
-        try:
-            self._connection.commit()
-        except Exception as refusal:
-            with suppress(Exception):  # SQLite leaves a transaction open that it would not commit
-                self._connection.rollback()
-            if not is_of_the_driver(refusal) or is_of_the_record(refusal):
-                raise
-            raise StorageError("commit to", f"connection {self._conn_id}", str(refusal).strip()) from refusal
+    def _begin_session(self) -> None:
+        """What is done once."""
 
     def close(self) -> None:
         """Close the connection."""
         self._stack.close()
 
+    def _clear_errors(self, action: str = "write to", *, but_the_records: bool = False) -> AbstractContextManager[None]:
+        return storage_errors(action, self._name, driver=self._driver, but_the_records=but_the_records)
 
-class TransactionEndedError(Exception):
-    """The author's function has ended the transaction that it was given."""
+    def _check(self, cursor: Any) -> None:
+        """What the commit would find is found now: an ended transaction, and constraints that were put off."""
+        if not self._dialect.is_in_transaction(self._connection):
+            raise TransactionEndedError
+        if self._dialect.check:
+            cursor.execute(self._dialect.check)
+
+    def _commit(self) -> None:
+        with self._clear_errors("commit to", but_the_records=True):
+            self._connection.commit()
+
+    def _roll_back(self) -> None:
+        with self._clear_errors():
+            self._connection.rollback()
 
 
-class RecordTransactions:
+class ConnectionTransaction(_Session):
+    """A connection whose transaction is committed at the end of a ``with``, or rolled back (a GroupTransaction).
+
+    Raises:
+        StorageError: the database cannot be reached, or said something that is not of the data.
+        TransactionEndedError: the function has ended the transaction itself.
+    """
+
+    def __enter__(self) -> Any:
+        """Begin."""
+        with self._clear_errors():
+            self._cursor = self._connection.cursor()
+            self._cursor.execute(self._dialect.begin or "SELECT 1")  # PostgreSQL's drivers begin with any statement
+        return self._connection
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """Commit, or roll back what the function did before it raised."""
+        try:
+            with self._clear_errors(but_the_records=True):
+                if error is not None:
+                    raise error
+                self._check(self._cursor)
+            self._commit()
+        except BaseException as problem:
+            self._roll_back()  # SQLite leaves a transaction open that it would not commit
+            if problem is not error:
+                raise
+
+
+class RecordTransactions(_Session):
     """A connection with a transaction for each record, which notes the record's id (a RecordSession).
 
     Raises:
@@ -64,19 +95,13 @@ class RecordTransactions:
     """
 
     def __init__(self, access: SourceAccess, conn_id: str, place: Place, claim: str) -> None:
-        self._name = f"connection {conn_id}"
-        self._stack = ExitStack()
-        with self._clear_errors():
-            self._connection = self._stack.enter_context(access.database(conn_id))
-            self._dialect = dialect_of(self._connection)
-            self._dialect.prepare(self._connection)
-            self._log = CommitLog(self._connection, self._dialect, place, claim)
-            self._log.take_over()
-            self._written = self._log.written()
+        self._place, self._claim = place, claim
+        super().__init__(access, conn_id)
 
-    def close(self) -> None:
-        """Close the connection."""
-        self._stack.close()
+    def _begin_session(self) -> None:
+        self._log = CommitLog(self._connection, self._dialect, self._place, self._claim)
+        self._log.take_over()
+        self._written = self._log.written()
 
     def has(self, record_id: int, consumed: int) -> bool:
         """Whether the transaction of a record is committed, made from that upstream row."""
@@ -85,24 +110,20 @@ class RecordTransactions:
     @contextmanager
     def record(self, record_id: int, consumed: int) -> Iterator[Any]:
         """The connection; what is done there is committed with the record's id, or rolled back."""
-        cursor = self._connection.cursor()
         try:
             with self._clear_errors():
+                cursor = self._connection.cursor()
                 if self._dialect.begin:
                     cursor.execute(self._dialect.begin)
                 self._log.check(cursor)
-            yield self._connection
-            if not self._dialect.is_in_transaction(self._connection):
-                raise TransactionEndedError(
-                    "the function committed, rolled back or closed its connection, or went on after a database error; "
-                    "leave that to the step: it commits when the function returns, and rolls back when it raises"
-                )
             with self._clear_errors(but_the_records=True):
-                self._log.note(cursor, [record_id], [consumed])
-                self._connection.commit()
-        except BaseException:
+                yield self._connection
+                self._check(cursor)
             with self._clear_errors():
-                self._connection.rollback()
+                self._log.note(cursor, [record_id], [consumed])
+            self._commit()
+        except BaseException:
+            self._roll_back()
             raise
         self._written[record_id] = consumed
 
@@ -111,12 +132,3 @@ class RecordTransactions:
         with self._clear_errors(), self._log.transaction() as cursor:
             self._log.check(cursor)
             self._log.merge(cursor, span)
-
-    @contextmanager
-    def _clear_errors(self, *, but_the_records: bool = False) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if not is_of_the_driver(error) or (but_the_records and is_of_the_record(error)):
-                raise
-            raise StorageError("write to", self._name, str(error).strip()) from error
