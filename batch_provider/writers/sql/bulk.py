@@ -16,12 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from batch_provider.engine.columns.rows import one_chunk, to_python
-from batch_provider.writers.sql.dialect import Dialect, quoted, quoted_table
+from batch_provider.writers.sql.dialect import STAGE, Dialect, quoted, quoted_table
 
 MINIMUM = 100
 """Rows of a group from which COPY is worth its round trips; fewer are inserted one by one."""
 
-_STAGE = "_batch_stage"
 _TEXT = "text"
 
 
@@ -48,16 +47,17 @@ class Staging:
             NotBulkError: a column has a type that cannot be staged.
         """
         columns = ", ".join(f"{quoted(field.name)} {_staged(field.type)[0]}" for field in table.schema)
-        cursor.execute(f"CREATE TEMPORARY TABLE {_STAGE} ({columns}) ON COMMIT DROP")
+        cursor.execute(f"CREATE TEMPORARY TABLE {STAGE} ({columns}) ON COMMIT DROP")
         if self._types is None:
             self._types = self._column_types(cursor)
 
-    def insert(self, cursor: Any, dialect: Dialect, table: pa.Table) -> None:
-        """Insert or upsert the rows of a table, in the order in which they come."""
-        cursor.execute(f"TRUNCATE {_STAGE}")
-        copy_csv(cursor, f"COPY {_STAGE} FROM STDIN (FORMAT csv, ENCODING 'UTF8')", csv_of(table))
+    def insert(self, cursor: Any, dialect: Dialect, table: pa.Table) -> int:
+        """Insert or upsert the rows of a table, in the order in which they come; how many the database wrote."""
+        cursor.execute(f"TRUNCATE {STAGE}")
+        copy_csv(cursor, f"COPY {STAGE} FROM STDIN (FORMAT csv, ENCODING 'UTF8')", csv_of(table))
         values = ", ".join(self._value(field) for field in table.schema)
-        cursor.execute(dialect.insert_select(self._target, table.column_names, self._key, f"{values} FROM {_STAGE}"))
+        cursor.execute(dialect.insert_select(self._target, table.column_names, self._key, f"{values} FROM {STAGE}"))
+        return int(cursor.rowcount)
 
     def _value(self, field: pa.Field) -> str:
         """A text is read as the column's own type reads it, as a parameter of unknown type is."""

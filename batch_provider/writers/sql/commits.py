@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -19,6 +19,7 @@ from batch_provider.domain.errors import FencedError, OlderGenerationError
 from batch_provider.domain.instance import Claim
 from batch_provider.domain.layout import Span
 from batch_provider.writers.sql.dialect import Dialect
+from batch_provider.writers.sql.errors import TransactionRefusedError, is_of_the_record
 
 _TABLES = (
     """CREATE TABLE IF NOT EXISTS _batch_fence (instance VARCHAR(255), generation VARCHAR(64), step VARCHAR(128),
@@ -67,18 +68,31 @@ class CommitLog:
 
     @contextmanager
     def transaction(self) -> Iterator[Any]:
-        """A cursor whose work is committed at the end, or rolled back."""
+        """A cursor whose work is committed at the end, or rolled back.
+
+        Raises:
+            TransactionRefusedError: what was written cannot be committed together (SQLite's deferred constraints).
+        """
         cursor = self._connection.cursor()
         try:
             if self._dialect.begin:
                 cursor.execute(self._dialect.begin)
             yield cursor
-            self._connection.commit()
+            self._commit()
         except BaseException:
-            self._connection.rollback()
+            with suppress(Exception):  # a connection that is gone has rolled back; what ended it is to be told
+                self._connection.rollback()
             raise
         finally:
             cursor.close()
+
+    def _commit(self) -> None:
+        try:
+            self._connection.commit()
+        except Exception as error:
+            if is_of_the_record(error):
+                raise TransactionRefusedError(error) from error
+            raise
 
     def take_over(
         self, *, refuse_older: str = "", clear_older: Callable[[Any, Sequence[str]], None] | None = None

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 from batch_provider.domain.errors import UnsupportedPayloadError
 
+STAGE = "_batch_stage"
+"""Name of the temporary table that rows go through in bulk."""
+
+_TARGET = '"_batch_target"'
 _IN_TRANSACTION = 2  # libpq's PQTRANS_INTRANS, in psycopg and psycopg2
 
 
@@ -26,6 +30,7 @@ class Dialect:
         before_ddl: what keeps two tasks from creating the same table at the same moment.
         check: makes constraints that were put off to the commit be checked now; empty where there is no such thing.
         defer: puts them off again.
+        verb: begins a statement that inserts.
     """
 
     name: str
@@ -35,6 +40,7 @@ class Dialect:
     before_ddl: tuple[str, ...] = ()
     check: str = ""
     defer: str = ""
+    verb: str = "INSERT"
 
     def prepare(self, connection: Any) -> None:
         """Take the control of transactions."""
@@ -50,6 +56,35 @@ class Dialect:
             return bool(connection.get_transaction_status() == _IN_TRANSACTION)
         return bool(connection.info.transaction_status == _IN_TRANSACTION)
 
+    def has_savepoint(self, connection: Any) -> bool:
+        """Whether one can be rolled back to: SQLite may have ended the transaction (``RAISE(ROLLBACK)``)."""
+        return self.name != "sqlite" or bool(connection.in_transaction)
+
+    def for_table(self, connection: Any, table: str) -> Dialect:
+        """As it is for a table: ``OR ABORT`` where SQLite's own clauses would let rows vanish (``ON CONFLICT IGNORE``).
+
+        Not where there is none: it would also override ``INSERT OR IGNORE`` in the table's triggers.
+        """
+        if self.name != "sqlite":
+            return self
+        schema, _, name = table.rpartition(".")
+        schemas = [schema] if schema else [row[1] for row in connection.execute("PRAGMA database_list")]
+        for each in schemas:
+            found = connection.execute(
+                f"SELECT sql FROM {quoted(each)}.sqlite_master WHERE name = ? COLLATE NOCASE", (name,)
+            ).fetchone()
+            if found and "conflict" in str(found[0]).lower():
+                return replace(self, verb="INSERT OR ABORT")
+        return self
+
+    def is_well_formed(self, cursor: Any, statement: str) -> bool:
+        """Whether SQLite can compile a statement, its triggers included: then it is a row that it fails with."""
+        try:
+            cursor.execute(f"EXPLAIN {statement}", [None] * statement.count(self.mark))
+        except Exception:  # noqa: BLE001  # it cannot: what it says is known already
+            return False
+        return True
+
     def value(self, value: Any) -> Any:
         """A value as the driver takes it."""
         if isinstance(value, (dict, list)):
@@ -63,24 +98,22 @@ class Dialect:
     def insert(self, table: str, columns: Sequence[str], key: Sequence[str]) -> str:
         """Insert a row; with a key, update the row that has it."""
         marks = ", ".join([self.mark] * len(columns))
-        return f"{_into(table, columns)} VALUES ({marks}){_on_conflict(columns, key)}"
+        return f"{self._into(table, columns)} VALUES ({marks}){_on_conflict(columns, key)}"
 
     def insert_select(self, table: str, columns: Sequence[str], key: Sequence[str], query: str) -> str:
         """Insert the rows of a query, given without its SELECT; with a key, update those that are there."""
-        return f"{_into(table, columns)} SELECT {query}{_on_conflict(columns, key)}"
+        return f"{self._into(table, columns)} SELECT {query}{_on_conflict(columns, key)}"
 
-
-def _into(table: str, columns: Sequence[str]) -> str:
-    return f"INSERT INTO {quoted_table(table)} ({', '.join(map(quoted, columns))})"
+    def _into(self, table: str, columns: Sequence[str]) -> str:
+        return f"{self.verb} INTO {quoted_table(table)} AS {_TARGET} ({', '.join(map(quoted, columns))})"
 
 
 def _on_conflict(columns: Sequence[str], key: Sequence[str]) -> str:
     if not key:
         return ""
-    changed = [name for name in columns if name not in key]
-    updates = ", ".join(f"{quoted(name)} = excluded.{quoted(name)}" for name in changed)
-    action = f"UPDATE SET {updates}" if changed else "NOTHING"
-    return f" ON CONFLICT ({', '.join(map(quoted, key))}) DO {action}"
+    changed = [f"{quoted(name)} = excluded.{quoted(name)}" for name in columns if name not in key]
+    itself = f"{quoted(key[0])} = {_TARGET}.{quoted(key[0])}"  # DO NOTHING would not be counted
+    return f" ON CONFLICT ({', '.join(map(quoted, key))}) DO UPDATE SET {', '.join(changed) or itself}"
 
 
 SQLITE = Dialect("sqlite", "?", "BEGIN IMMEDIATE", "")

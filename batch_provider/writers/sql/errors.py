@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from batch_provider.domain.errors import StorageError
 
@@ -16,6 +17,10 @@ What is left is raised while a row is worked on: bad data (22), constraints (23,
 trigger's own (P0 and what it makes up).
 """
 _NO_RIGHT = "42501"
+_OF_A_KIND = ("42804", "42846")
+_OF_THE_ROW_ALONE = ("23502", "23514")  # not null, check
+_OF_A_TRIGGER = re.compile("2F|38|39|P0|[5-9I-Z]")
+_SQLITE_HEALS = ("FOREIGNKEY", "TRIGGER", "UNIQUE", "PRIMARYKEY", "ROWID")
 
 
 class TransactionEndedError(Exception):
@@ -26,6 +31,29 @@ class TransactionEndedError(Exception):
             "the function committed, rolled back or closed its connection, or went on after a database error; "
             "leave that to the step: it commits when the function returns, and rolls back when it raises"
         )
+
+
+class NotWrittenError(Exception):
+    """The database took a row without an error, and did not write it."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__(
+            f"the database took the row and wrote none: a trigger or a rule of {target} swallowed it, or put it "
+            "elsewhere. Change that; or, if it is meant so, give SqlTable uncounted='allow'"
+        )
+        self.target = target
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """From what it was made of."""
+        return type(self), (self.target,)
+
+
+class TransactionRefusedError(Exception):
+    """The database has rolled back, or did not commit, because of the rows in the transaction."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def driver_of(kind: type) -> str:
@@ -46,6 +74,8 @@ def sqlstate(error: BaseException) -> str:
 
 def is_of_the_record(error: BaseException) -> bool:
     """Whether a record is to blame: neither the statement nor the connection, nor the server."""
+    if isinstance(error, NotWrittenError):
+        return True
     if not is_of_the_driver(error):
         return isinstance(error, (OverflowError, ValueError))  # a value that the driver does not take
     state = sqlstate(error)
@@ -69,6 +99,29 @@ def _is_of_a_value(error: BaseException) -> bool:
     return "Error binding parameter" in text or ("ProgrammingError" in names and " adapt type " in text)
 
 
+def may_heal(error: BaseException) -> bool:
+    """Whether a row that was refused so may be taken once others are there: a parent, or a key that gets free.
+
+    What a trigger says may depend on anything.
+    """
+    state, name = sqlstate(error), getattr(error, "sqlite_errorname", None) or ""
+    if state.startswith("23"):
+        return state not in _OF_THE_ROW_ALONE
+    if name:
+        return name.rpartition("_")[2] in _SQLITE_HEALS
+    return isinstance(error, NotWrittenError) or state == _NO_RIGHT or bool(_OF_A_TRIGGER.match(state))
+
+
+def is_of_a_kind(error: BaseException) -> bool:
+    """Whether a value of this type cannot go into its column: of the statement, unless a record alone has it."""
+    return sqlstate(error) in _OF_A_KIND
+
+
+def is_of_the_run(error: BaseException) -> bool:
+    """Whether it is SQLite's general error, of a bad statement as of a function that cannot take a value."""
+    return getattr(error, "sqlite_errorname", None) == "SQLITE_ERROR"
+
+
 @contextmanager
 def storage_errors(action: str, target: str, *, driver: str = "", but_the_records: bool = False) -> Iterator[None]:
     """Errors of the database become StorageErrors.
@@ -81,6 +134,8 @@ def storage_errors(action: str, target: str, *, driver: str = "", but_the_record
     """
     try:
         yield
+    except TransactionRefusedError as refusal:
+        raise StorageError(action, target, str(refusal)) from refusal
     except Exception as error:
         found = driver_of(type(error))
         if not found or (driver and found != driver) or (but_the_records and is_of_the_record(error)):

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 from batch_provider.domain.errors import InvalidOptionError, StorageError
 from batch_provider.domain.instance import Claim
-from batch_provider.domain.options import check_columns, set_frozen
+from batch_provider.domain.options import check_choice, check_columns, set_frozen
 from batch_provider.engine.calls.invoke import RecordError
 from batch_provider.engine.ports.store import SourceAccess
 from batch_provider.engine.ports.writing import Rows
-from batch_provider.writers.sql import bulk
 from batch_provider.writers.sql.commits import CommitLog, Place
-from batch_provider.writers.sql.dialect import (
-    Dialect,
-    dialect_of,
-    quoted,
-    quoted_table,
-)
-from batch_provider.writers.sql.errors import is_of_the_driver, is_of_the_record, sqlstate
+from batch_provider.writers.sql.dialect import dialect_of, quoted, quoted_table
+from batch_provider.writers.sql.errors import TransactionRefusedError, storage_errors
+from batch_provider.writers.sql.insertion import Insertion, Refusal
 
 log = logging.getLogger(__name__)
 
 MODES = ("insert", "upsert", "replace_run")
+UNCOUNTED = ("refuse", "allow")
 
 
 @dataclass(frozen=True)
@@ -45,6 +41,8 @@ class SqlTable:
         columns: payload columns to write; None: all.
         run_column: a text column of the table that gets ``<instance id>/<generation>`` with every row;
             ``replace_run`` finds the rows to delete by it.
+        uncounted: what a row is that the database takes without an error, and does not count as written, because a
+            trigger or a rule swallows it or puts it elsewhere: ``refuse``: that record's failure; ``allow``: written.
 
     Raises:
         InvalidOptionError: a mode without the column it needs, or an unknown one.
@@ -56,6 +54,7 @@ class SqlTable:
     mode: str | None = None
     columns: Sequence[str] | None = None
     run_column: str | None = None
+    uncounted: str = field(default="refuse", repr=False)  # changes no row: not in the fingerprint of the step
 
     def __post_init__(self) -> None:
         """Refuse what could not write."""
@@ -66,6 +65,7 @@ class SqlTable:
             raise InvalidOptionError("mode", self.mode, " or ".join(map(repr, MODES)))
         if self.mode == "upsert" and not self.key:
             raise InvalidOptionError("key", self.key, "the columns of a unique key with mode='upsert'")
+        check_choice("uncounted", self.uncounted, UNCOUNTED)
         column: object = self.run_column
         if column is not None and not (isinstance(column, str) and column):
             raise InvalidOptionError("run_column", column, "the name of a text column")
@@ -76,6 +76,11 @@ class SqlTable:
     def conflict_key(self) -> Sequence[str]:
         """The key by which a row that is there is updated; empty when it is not."""
         return () if self.mode == "insert" else self.key
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether the database has to say that it wrote each row."""
+        return self.uncounted != "allow"
 
     def describe(self) -> str:
         """For messages."""
@@ -99,19 +104,19 @@ class TableSession:
         self._target = target
         self._run = f"{place.instance}/{place.generation}"
         self._instance = place.instance
-        self._stack = ExitStack()
-        with self._clear_errors():
-            connection = self._stack.enter_context(access.database(target.conn_id))
-            self._dialect: Dialect = dialect_of(connection)
-            self._dialect.prepare(connection)
-            self._log = CommitLog(connection, self._dialect, place, claim)
-            self._log.take_over(
-                refuse_older=target.describe() if target.mode == "insert" else "",
-                clear_older=self._delete_runs if target.mode == "replace_run" else None,
-            )
-            self._written = self._log.written()
-        is_staged = self._dialect.name == "postgres"
-        self._staging = bulk.Staging(target.table, target.conflict_key) if is_staged else None
+        with ExitStack() as stack:  # closes the connection if something raises here
+            with self._clear_errors():
+                connection = stack.enter_context(access.database(target.conn_id))
+                self._dialect = dialect_of(connection)
+                self._dialect.prepare(connection)
+                self._log = CommitLog(connection, self._dialect, place, claim)
+                self._log.take_over(
+                    refuse_older=target.describe() if target.mode == "insert" else "",
+                    clear_older=self._delete_runs if target.mode == "replace_run" else None,
+                )
+                self._written = self._log.written()
+                self._insertion = Insertion(target, self._dialect.for_table(connection, target.table), connection)
+            self._stack = stack.pop_all()
 
     def close(self) -> None:
         """Close the connection."""
@@ -123,16 +128,49 @@ class TableSession:
 
     def write(self, rows: Rows) -> dict[int, RecordError]:
         """Commit the rows of a group; returns the index of each record that the database refused, and why."""
-        ids, consumed = rows.ids, rows.consumed
         errors: dict[int, RecordError] = {}
-        fresh = [index for index in range(len(ids)) if self._may_write(ids[index], errors, index)]
-        with self._clear_errors(), self._log.transaction() as cursor:
-            self._log.check(cursor)
-            refused = self._insert_all(cursor, self._complete(rows), fresh)
-            stayed = [index for index in fresh if index not in refused]
-            self._log.note(cursor, [ids[index] for index in stayed], [consumed[index] for index in stayed])
-        self._written.update({ids[index]: consumed[index] for index in stayed})
-        return errors | refused
+        fresh = [index for index in range(len(rows.ids)) if self._may_write(rows.ids[index], errors, index)]
+        rows = self._complete(rows)
+        with self._clear_errors():
+            refused = self._commit(rows, fresh)
+            tried = fresh
+            while (again := self._worth_a_try(rows, fresh, refused)) and again != tried:
+                for index in again:
+                    del refused[index]
+                refused |= self._commit(rows, again)
+                tried = again
+        return errors | {index: refused[index].error for index in sorted(refused)}
+
+    def _commit(self, rows: Rows, indexes: list[int]) -> dict[int, Refusal]:
+        """Write rows in a transaction; where they cannot be committed together, each half in one of its own."""
+        try:
+            with self._log.transaction() as cursor:
+                self._log.check(cursor)
+                refused = self._insertion.insert(cursor, rows, indexes)
+                stayed = {rows.ids[index]: rows.consumed[index] for index in indexes if index not in refused}
+                self._log.note(cursor, list(stayed), list(stayed.values()))
+        except TransactionRefusedError as refusal:
+            if len(indexes) == 1:
+                return {indexes[0]: Refusal.of(refusal.error)}
+            half = len(indexes) // 2
+            return self._commit(rows, indexes[:half]) | self._commit(rows, indexes[half:])
+        self._written.update(stayed)
+        return refused
+
+    def _worth_a_try(self, rows: Rows, fresh: list[int], refused: Mapping[int, Refusal]) -> list[int]:
+        """The refused rows that may be taken after the others: a child that came before its parent.
+
+        Not those whose key a later row has written: the last of a key stays.
+        """
+        found = [index for index in sorted(refused) if refused[index].may_heal]
+        if not found or not (key := self._target.conflict_key):
+            return found
+        given = Rows(
+            rows.ids, rows.consumed, rows.table.select([n for n in key if n in rows.table.column_names]), rows.kept
+        )
+        keys = [repr([record.get(name) for name in key]) for record in given.records(range(len(rows.ids)))]
+        last = {keys[index]: index for index in fresh if index not in refused}
+        return [index for index in found if last.get(keys[index], -1) < index]
 
     def _may_write(self, record_id: int, errors: dict[int, RecordError], index: int) -> bool:
         if record_id in self._written and not self._target.conflict_key:
@@ -162,86 +200,20 @@ class TableSession:
         for generation in generations:
             statement = f"DELETE FROM {quoted_table(self._target.table)} WHERE {column} = {mark}"
             cursor.execute(statement, (f"{self._instance}/{generation}",))
-            if cursor.rowcount:
+            if cursor.rowcount > 0:
                 log.info("Deleted %s rows of %s from %s", cursor.rowcount, generation, self._target.describe())
+            self._require_deleted(cursor, f"{self._instance}/{generation}")
 
-    # --- rows -------------------------------------------------------------------------------------------------
+    def _require_deleted(self, cursor: Any, run: str) -> None:
+        """Rows that a trigger or a rule has kept would stand beside the new ones."""
+        where = f"{quoted(str(self._target.run_column))} = {self._dialect.mark}"
+        cursor.execute(f"SELECT 1 FROM {quoted_table(self._target.table)} WHERE {where} LIMIT 1", (run,))
+        if self._target.is_counted and cursor.fetchone():
+            reason = (
+                f"rows of {run} are still there after the DELETE: a trigger or a rule keeps them. Change that; or, if "
+                "it is meant so, give SqlTable uncounted='allow'"
+            )
+            raise StorageError("replace what an older generation wrote to", self._target.describe(), reason)
 
-    def _insert_all(self, cursor: Any, rows: Rows, indexes: list[int]) -> dict[int, RecordError]:
-        """Insert the rows in bulk as far as that goes, the others one by one."""
-        plain = [index for index in indexes if index not in rows.kept]
-        many = self._for_bulk(cursor, rows, plain)
-        refused = self._insert(cursor, rows, many, in_bulk=True)
-        done = set(many)
-        rest = [index for index in indexes if index not in done]
-        return refused | self._insert(cursor, rows, rest, in_bulk=False)
-
-    def _for_bulk(self, cursor: Any, rows: Rows, indexes: list[int]) -> list[int]:
-        """The rows that can be staged: those of ordinary types, each key once."""
-        if self._staging is None or len(indexes) < bulk.MINIMUM:
-            return []
-        cursor.execute("SAVEPOINT batch_stage")
-        try:
-            self._staging.prepare(cursor, rows.table)
-        except Exception as error:
-            if not isinstance(error, bulk.NotBulkError) and sqlstate(error) != "42501":  # no right to make it
-                raise
-            log.info("%s is written row by row: %s", self._target.describe(), str(error).strip())
-            self._staging = None
-            cursor.execute("ROLLBACK TO SAVEPOINT batch_stage")
-            return []
-        if not self._target.conflict_key:
-            return indexes
-        first = bulk.first_of_each_key(rows.table.take(pa.array(indexes)), self._target.conflict_key)
-        return [indexes[row] for row in first]
-
-    def _insert(self, cursor: Any, rows: Rows, indexes: list[int], *, in_bulk: bool) -> dict[int, RecordError]:
-        """Insert rows under a savepoint; a group that is refused is halved until the bad records stand alone."""
-        if not indexes:
-            return {}
-        in_bulk = in_bulk and len(indexes) >= bulk.MINIMUM
-        cursor.execute("SAVEPOINT batch_group")
-        try:
-            (self._copy if in_bulk else self._insert_each)(cursor, rows, indexes)
-        except Exception as error:
-            if not is_of_the_record(error):
-                raise
-            cursor.execute("ROLLBACK TO SAVEPOINT batch_group")
-            cursor.execute("RELEASE SAVEPOINT batch_group")
-            if len(indexes) == 1:
-                return {indexes[0]: RecordError.of(error)}
-            half = len(indexes) // 2
-            first = self._insert(cursor, rows, indexes[:half], in_bulk=in_bulk)
-            return first | self._insert(cursor, rows, indexes[half:], in_bulk=in_bulk)
-        cursor.execute("RELEASE SAVEPOINT batch_group")
-        return {}
-
-    def _copy(self, cursor: Any, rows: Rows, indexes: list[int]) -> None:
-        assert self._staging is not None
-        self._staging.insert(cursor, self._dialect, rows.table.take(pa.array(indexes)))
-
-    def _insert_each(self, cursor: Any, rows: Rows, indexes: list[int]) -> None:
-        for columns, values in self._values(rows, indexes):
-            statement = self._dialect.insert(self._target.table, columns, self._target.conflict_key)
-            cursor.executemany(statement, values)
-
-    def _values(self, rows: Rows, indexes: list[int]) -> Iterator[tuple[Sequence[str], list[Any]]]:
-        """The rows in runs of the same columns: almost always one."""
-        if self._dialect.name == "sqlite" and not rows.kept:
-            yield rows.table.column_names, bulk.tuples_of(rows.table.take(pa.array(indexes)), self._dialect)
-            return
-        groups: dict[tuple[str, ...], list[list[Any]]] = {}
-        for record in rows.records(indexes):
-            names = tuple(record if self._target.columns is None else rows.table.column_names)
-            values = [self._dialect.value(record.get(name)) for name in names]
-            groups.setdefault(names, []).append(values)
-        yield from groups.items()
-
-    @contextmanager
-    def _clear_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            if is_of_the_driver(error):
-                raise StorageError("write to", self._target.describe(), str(error).strip()) from error
-            raise
+    def _clear_errors(self) -> AbstractContextManager[None]:
+        return storage_errors("write to", self._target.describe())

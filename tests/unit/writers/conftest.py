@@ -109,9 +109,15 @@ def shared_database(request):
     return new_database(request.getfixturevalue("postgres"))
 
 
+@pytest.fixture
+def sqlite_database(tmp_path):
+    """An empty SQLite database."""
+    return Database("sqlite", lambda: sqlite3.connect(tmp_path / "warehouse.db", check_same_thread=False))
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
-def database(request, tmp_path):
+def database(request):
     """An empty database, once of each kind."""
     if request.param == "sqlite":
-        return Database("sqlite", lambda: sqlite3.connect(tmp_path / "warehouse.db", check_same_thread=False))
+        return request.getfixturevalue("sqlite_database")
     return request.getfixturevalue("postgres_database")
