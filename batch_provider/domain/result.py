@@ -33,6 +33,7 @@ class StepResult:
         attempts: tasks tried for it; ``processed``: records handed to its function in all of them.
         older_code: fingerprint of the step's code → records that count as that older code did them.
         given_up: failed records that failed in ``max_redrives`` redrives as well, and are not tried again.
+        remark: what is to be known of its output, such as that a writer does not count its rows.
     """
 
     name: str
@@ -50,6 +51,7 @@ class StepResult:
     slowest_call_seconds: float = 0.0
     older_code: Mapping[str, int] = field(default_factory=dict)
     given_up: int = 0
+    remark: str = ""
 
     @property
     def records_per_second(self) -> float | None:

@@ -17,7 +17,7 @@ from batch_provider.domain.instance import AttemptInfo, Close, JobInstance
 from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import CloseOutcome, JobState, Outcome
 from batch_provider.domain.result import BatchJobResult, ErrorCount, StepResult
-from batch_provider.domain.spec import JobSpec
+from batch_provider.domain.spec import JobSpec, WriterSpec
 from batch_provider.domain.tally import Tally
 from batch_provider.domain.text import count
 from batch_provider.engine.calls.invoke import RecordError
@@ -152,9 +152,18 @@ def _steps(job: JobSpec, store: GenerationStore, account: Account) -> tuple[Step
             attempts=tried[step],
             older_code=older[step],
             given_up=account.given_up[step],
+            remark=_remark(job, step),
         )
         for step, counts in account.outcomes.items()
     )
+
+
+def _remark(job: JobSpec, name: str) -> str:
+    """What the step's writer says of itself, if it has one."""
+    writers = (
+        step.function.writer for step in job.steps if step.name == name and isinstance(step.function, WriterSpec)
+    )
+    return "".join(str(getattr(writer, "remark", "")) for writer in writers)
 
 
 def _work(store: GenerationStore, name: str, step: str, closes: Sequence[Close]) -> Tally:

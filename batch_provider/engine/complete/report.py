@@ -39,7 +39,7 @@ def _parts(result: BatchJobResult) -> list[RenderableType]:
 
 
 def _rerun_lines(result: BatchJobResult) -> list[str]:
-    """What a rerun kept as it was, although somebody may expect otherwise."""
+    """What a rerun kept as it was, and what else somebody may expect otherwise."""
     lines: list[str] = []
     for step in result.steps:
         if step.older_code:
@@ -51,6 +51,8 @@ def _rerun_lines(result: BatchJobResult) -> list[str]:
                 f"Given up by step {step.name}: {count(step.given_up, 'failed record')} not tried again, as "
                 "max_redrives is reached; raise it to try again"
             )
+        if step.remark:
+            lines.append(f"Step {step.name}: {step.remark}")
     return lines
 
 

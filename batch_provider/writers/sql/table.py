@@ -82,6 +82,13 @@ class SqlTable:
         """Whether the database has to say that it wrote each row."""
         return self.uncounted != "allow"
 
+    @property
+    def remark(self) -> str:
+        """For the report."""
+        if self.is_counted:
+            return ""
+        return f"rows of {self.describe()} count as written although the database may not have (uncounted='allow')"
+
     def describe(self) -> str:
         """For messages."""
         return f"table {self.table} of connection {self.conn_id}"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
 
-from batch_provider import BatchJob, InvalidOptionError, SqlTable
+from batch_provider import BatchJob, BatchJobResult, InvalidOptionError, SqlTable
 from batch_provider.domain.errors import StorageError
+from batch_provider.engine.complete.report import render_report
 from batch_provider.testing import LocalRun
 
 few_and_many = pytest.mark.parametrize("count", [pytest.param(12, id="few rows"), pytest.param(300, id="many rows")])
@@ -234,6 +236,18 @@ def test_what_the_error_says_to_do_helps(database, count):
 
     assert result.successful_records == count
     assert database.rows("part") == [(n, n) for n in range(count)]
+
+
+def test_the_report_says_that_rows_are_not_counted(sqlite_database):
+    routed(sqlite_database)
+
+    counted, uncounted = (
+        write(sqlite_database, numbers(1), run_id=word, uncounted=word) for word in ("refuse", "allow")
+    )
+
+    assert "uncounted='allow'" not in render_report(replace(counted, errors=()))
+    assert "Step store: rows of table t of connection warehouse count as written" in render_report(uncounted)
+    assert BatchJobResult.from_json(uncounted.to_json()) == uncounted
 
 
 def test_a_rule_that_puts_some_rows_elsewhere(postgres_database):
