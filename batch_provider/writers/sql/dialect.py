@@ -9,7 +9,8 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
-from batch_provider.domain.errors import UnsupportedPayloadError
+from batch_provider.domain.errors import InvalidOptionError
+from batch_provider.writers.sql.errors import driver_of
 
 STAGE = "_batch_stage"
 """Name of the temporary table that rows go through in bulk."""
@@ -132,16 +133,17 @@ def dialect_of(connection: Any) -> Dialect:
     """The dialect of a DB-API connection.
 
     Raises:
-        UnsupportedPayloadError: it is neither SQLite nor PostgreSQL.
+        InvalidOptionError: it is neither SQLite nor PostgreSQL.
     """
-    module = connection.__class__.__module__.partition(".")[0]  # __class__: a wrapped connection names the real one
-    if module == "sqlite3":
-        return SQLITE
-    if module in ("psycopg2", "psycopg"):
-        return POSTGRES
-    raise UnsupportedPayloadError(
-        f"A connection of {module}", "one to SQLite or PostgreSQL, or an aggregator that writes"
-    )
+    kind = connection.__class__  # of a wrapped connection the real one; it may be a subclass of the driver's
+    driver = driver_of(kind)
+    if not driver:
+        raise InvalidOptionError(
+            "connection",
+            f"{kind.__module__}.{kind.__qualname__}",
+            "one to SQLite or PostgreSQL; for other databases write an aggregator that connects by itself",
+        )
+    return SQLITE if driver == "sqlite3" else POSTGRES
 
 
 def quoted(name: str) -> str:

@@ -18,9 +18,9 @@ trigger's own (P0 and what it makes up).
 """
 _NO_RIGHT = "42501"
 _OF_A_KIND = ("42804", "42846")
-_OF_THE_ROW_ALONE = ("23502", "23514")  # not null, check
-_OF_A_TRIGGER = re.compile("2F|38|39|P0|[5-9I-Z]")
-_SQLITE_HEALS = ("FOREIGNKEY", "TRIGGER", "UNIQUE", "PRIMARYKEY", "ROWID")
+_UNIQUE = ("23505", "UNIQUE", "PRIMARYKEY", "ROWID")
+_MAY_HEAL = re.compile("FOREIGNKEY|TRIGGER|23503|23P01|42501|(2F|38|39|P0|[5-9I-Z].)...")
+"""Parents, exclusions, policies and triggers, by SQLite's name or PostgreSQL's code."""
 
 
 class TransactionEndedError(Exception):
@@ -99,17 +99,20 @@ def _is_of_a_value(error: BaseException) -> bool:
     return "Error binding parameter" in text or ("ProgrammingError" in names and " adapt type " in text)
 
 
-def may_heal(error: BaseException) -> bool:
-    """Whether a row that was refused so may be taken once others are there: a parent, or a key that gets free.
+def may_heal(error: BaseException, *, updates: bool) -> bool:
+    """Whether a row that was refused so may be taken once others are there: a parent, or a value that gets free.
 
     What a trigger says may depend on anything.
+
+    Args:
+        error: what the database said.
+        updates: whether rows that are there are updated, so that one can free the value of a unique column.
     """
     state, name = sqlstate(error), getattr(error, "sqlite_errorname", None) or ""
-    if state.startswith("23"):
-        return state not in _OF_THE_ROW_ALONE
-    if name:
-        return name.rpartition("_")[2] in _SQLITE_HEALS
-    return isinstance(error, NotWrittenError) or state == _NO_RIGHT or bool(_OF_A_TRIGGER.match(state))
+    kind = name.rpartition("_")[2] or state
+    if kind in _UNIQUE:
+        return updates
+    return isinstance(error, NotWrittenError) or bool(_MAY_HEAL.fullmatch(kind))
 
 
 def is_of_a_kind(error: BaseException) -> bool:

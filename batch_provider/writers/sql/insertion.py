@@ -68,9 +68,9 @@ class Refusal:
     may_heal: bool
 
     @classmethod
-    def of(cls, error: BaseException) -> Refusal:
-        """From what was raised."""
-        return cls(RecordError.of(error), may_heal(error))
+    def of(cls, error: BaseException, *, updates: bool) -> Refusal:
+        """From what was raised by a statement that inserts, or updates what is there."""
+        return cls(RecordError.of(error), may_heal(error, updates=updates))
 
 
 class Insertion:
@@ -139,7 +139,7 @@ class Insertion:
             cursor.execute("ROLLBACK TO SAVEPOINT batch_group")
             cursor.execute("RELEASE SAVEPOINT batch_group")
             if len(indexes) == 1:
-                return {indexes[0]: Refusal.of(error)}
+                return {indexes[0]: Refusal.of(error, updates=bool(self._target.conflict_key))}
             half = len(indexes) // 2
             first = self._insert(cursor, rows, indexes[:half], in_bulk=in_bulk)
             return first | self._insert(cursor, rows, indexes[half:], in_bulk=in_bulk)

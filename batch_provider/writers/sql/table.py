@@ -158,7 +158,7 @@ class TableSession:
                 self._log.note(cursor, list(stayed), list(stayed.values()))
         except TransactionRefusedError as refusal:
             if len(indexes) == 1:
-                return {indexes[0]: Refusal.of(refusal.error)}
+                return {indexes[0]: Refusal.of(refusal.error, updates=bool(self._target.conflict_key))}
             half = len(indexes) // 2
             return self._commit(rows, indexes[:half]) | self._commit(rows, indexes[half:])
         self._written.update(stayed)

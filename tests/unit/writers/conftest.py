@@ -19,39 +19,51 @@ from batch_provider.sources.access import LocalAccess
 POSTGRES = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
 
 
+class Server:
+    """A PostgreSQL server of the tests' own, on the loopback address."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        with closing(socket.socket()) as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self._as_user = []
+        if os.geteuid() == 0:  # initdb refuses root
+            shutil.chown(folder, "postgres")
+            self._as_user = ["runuser", "-u", "postgres", "--"]
+        self._run("initdb", "-A", "trust", "-U", "postgres", "--no-sync")
+
+    def start(self):
+        listen = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.folder} -c fsync=off"
+        self._run("pg_ctl", "-w", "-o", listen, "-l", str(self.folder / "log"), "start")
+
+    def stop(self, mode="immediate"):
+        self._run("pg_ctl", "-w", "-m", mode, "stop")
+
+    def _run(self, program, *options):
+        command = [*self._as_user, str(POSTGRES[0] / program), "-D", str(self.folder / "data"), *options]
+        subprocess.run(command, check=True, capture_output=True)
+
+
 @pytest.fixture(scope="session")
-def postgres():
-    """The port of a PostgreSQL server on the loopback address, ended with the session."""
+def postgres_server():
+    """A running server, ended with the session."""
     if not POSTGRES:
         pytest.skip("PostgreSQL's server is not installed (apt-get install postgresql)")
     folder = Path(tempfile.mkdtemp(prefix="batch-postgres-"))
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    as_user = []
-    if os.geteuid() == 0:  # initdb refuses root
-        shutil.chown(folder, "postgres")
-        as_user = ["runuser", "-u", "postgres", "--"]
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
-    command = [*as_user, str(POSTGRES[0] / "pg_ctl"), "-D", str(folder / "data"), "-w"]
-    initdb = [
-        *as_user,
-        str(POSTGRES[0] / "initdb"),
-        "-D",
-        str(folder / "data"),
-        "-A",
-        "trust",
-        "-U",
-        "postgres",
-        "--no-sync",
-    ]
     try:
-        subprocess.run(initdb, check=True, capture_output=True)
-        subprocess.run([*command, "-o", options, "-l", str(folder / "log"), "start"], check=True, capture_output=True)
-        yield port
+        server = Server(folder)
+        server.start()
+        yield server
+        server.stop()
     finally:
-        subprocess.run([*command, "-m", "immediate", "stop"], check=False, capture_output=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres(postgres_server):
+    """The port of a PostgreSQL server on the loopback address."""
+    return postgres_server.port
 
 
 class Database:
@@ -81,9 +93,9 @@ class PostgresDatabase(Database):
         import psycopg
 
         self.database, self._port = database, port
-        super().__init__("postgres", lambda: psycopg.connect(
-            host="127.0.0.1", port=port, user=role, dbname=database, options="-c timezone=America/New_York"
-        ))  # fmt: skip
+        self.options = {"host": "127.0.0.1", "port": port, "user": role, "dbname": database}
+        self.options["options"] = "-c timezone=America/New_York"
+        super().__init__("postgres", lambda: psycopg.connect(**self.options))
 
     def as_role(self, role):
         return PostgresDatabase(self._port, self.database, role)
