@@ -45,6 +45,8 @@ class BatchJob(JobNode):
         on_sla: ``alert`` says so and goes on; ``stop`` stops at the next block boundary, and a rerun carries on.
         max_records: more than these in the input fail the load.
         max_redrives: a record that failed in so many redrives of a step is not tried again; None: any number.
+        max_process_deaths: after so many attempts that died at the same place, the next one runs the step in a child
+            process, and a record that kills it fails alone; 0: every attempt runs it so.
         variables: what every record's variables start with.
         fuse_steps: one mapped task for each shard and stage, with as few checkpoints as possible.
         alert_conn_id: Airflow connection (smtp or http) for the alerts the job sends by itself: it is late and
@@ -73,6 +75,7 @@ class BatchJob(JobNode):
         on_sla: str = "alert",
         max_records: int | None = None,
         max_redrives: int | None = None,
+        max_process_deaths: int = 2,
         variables: Mapping[str, Any] | None = None,
         fuse_steps: bool = False,
         alert_conn_id: str | None = None,
@@ -98,6 +101,7 @@ class BatchJob(JobNode):
                 on_sla=on_sla,
                 max_records=max_records,
                 max_redrives=max_redrives,
+                max_process_deaths=max_process_deaths,
                 variables=variables or {},
                 alert_conn_id=alert_conn_id,
                 scheduling=scheduling,

@@ -177,6 +177,8 @@ class JobSpec:
         on_sla: ``alert``: say so and go on; ``stop``: stop at the next block boundary (STOPPED, a rerun carries on).
         max_records: more than these in the input fail the load before any processing; None: no check.
         max_redrives: a record that failed in so many redrives of a step is not tried again; None: any number.
+        max_process_deaths: so many attempts may die at the same place of a shard; the next one works in a child
+            process, finds what kills it and fails that alone. 0: every attempt does.
         variables: what every record's variables start with (JSON values).
         alert_conn_id: Airflow connection for the alerts the job sends by itself: the SLA has passed and
             ``on_sla`` is ``alert``; records failed under ``max_failed_records=-1``. None: it only logs them.
@@ -198,6 +200,7 @@ class JobSpec:
     on_sla: str = "alert"
     max_records: int | None = None
     max_redrives: int | None = None
+    max_process_deaths: int = 2
     variables: Mapping[str, Any] = field(default_factory=dict)
     alert_conn_id: str | None = None
     on_complete: Callable[..., Any] | None = None
@@ -215,6 +218,7 @@ class JobSpec:
             check_count("max_records", self.max_records, minimum=1)
         if self.max_redrives is not None:
             check_count("max_redrives", self.max_redrives, minimum=0)
+        check_count("max_process_deaths", self.max_process_deaths, minimum=0)
         sla: object = self.sla
         if sla is not None and not (isinstance(sla, timedelta) and sla > timedelta(0)):
             raise InvalidOptionError("sla", sla, "a timedelta above 0")

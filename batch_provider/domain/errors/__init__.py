@@ -16,6 +16,7 @@ BatchError
 ├─ InvalidReturnError                 a step returned what it may not for a block; not retried
 ├─ ExpressionLimitError               retried: an expression took too much time or memory
 ├─ CircuitOpenError                   retried after a delay
+├─ ProcessDiedError                   the process of a step was killed; a row of the ledger, else retried
 ├─ UserCodeError                      what a step raised; becomes a row of the ledger
 ├─ DataLossError                      reconciliation failed
 └─ JobFailedError                     the verdict of on-complete; holds the result
@@ -50,6 +51,7 @@ from batch_provider.domain.errors.processing import (
     FailureLimitExceededError,
     FencedError,
     InvalidReturnError,
+    ProcessDiedError,
     StepsChangedError,
     StopProcessingError,
     StopRequestedError,
@@ -88,6 +90,7 @@ __all__ = [
     "LoadError",
     "NotLoadedError",
     "OlderGenerationError",
+    "ProcessDiedError",
     "RedriveRefusedError",
     "SourceError",
     "StepsChangedError",

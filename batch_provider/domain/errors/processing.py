@@ -105,6 +105,20 @@ class CircuitOpenError(BatchError):
         self.step, self.failures, self.delay_seconds = step, failures, delay_seconds
 
 
+class ProcessDiedError(BatchError):
+    """The process that ran a step was ended from outside of Python: by a signal, or for lack of memory."""
+
+    retryable = True
+
+    def __init__(self, step: str, how: str, what: str, *, is_alone: bool = True) -> None:
+        alone = f"with {what} alone, twice" if is_alone else f"with {what}"
+        super().__init__(
+            f"The process that ran step {step!r} {alone}, was ended by {how}. Look for what can do that: a native "
+            "library that the step calls, or how much memory it takes; the log of the task says where it was."
+        )
+        self.step, self.how, self.what = step, how, what
+
+
 class UserCodeError(BatchError):
     """What a step's or aggregator's function raised for a record; never leaves the engine."""
 

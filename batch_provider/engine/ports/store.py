@@ -149,6 +149,8 @@ class ShardWork(Protocol):
     """The same for each of several fused steps: one may give a column a type that another changes again."""
     settled: bool
     """An earlier try of this round closed it done: the worker died after its close."""
+    deaths: int
+    """How many attempts in a row died at this place before this one, without closing themselves."""
     older: frozenset[int]
     """Epochs whose rows older code has made, if the step is to reprocess these; else none."""
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,15 @@ from batch_provider.domain.layout import FileRef, Span, gaps
 from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.domain.spec import JobSpec
 from batch_provider.domain.tally import Tally
+from batch_provider.engine.isolation.child import Outside
+from batch_provider.engine.isolation.runner import IsolatedRunner
 from batch_provider.engine.ports.store import Clock, ShardWork
 from batch_provider.engine.ports.writing import Targets
 from batch_provider.engine.process.commit import Previous, commit_block
 from batch_provider.engine.process.fingerprint import fingerprint
 from batch_provider.engine.process.guard import Guard
 from batch_provider.engine.process.sizing import BlockSizer
-from batch_provider.engine.steps.fused import FusedRunner
+from batch_provider.engine.steps.fused import FusedRunner, Runner
 from batch_provider.engine.steps.runners import make_runner
 
 log = logging.getLogger(__name__)
@@ -45,6 +48,7 @@ class ShardTask:
         cancelled: whether the task was told to end.
         on_late: told once for each round that the SLA has passed.
         targets: how writers and transactions reach their databases.
+        outside: what a child process must not speak to.
     """
 
     job: JobSpec
@@ -55,6 +59,7 @@ class ShardTask:
     cancelled: Callable[[], bool] = _never
     on_late: Callable[[str], None] | None = None
     targets: Targets | None = None
+    outside: Outside | None = None
 
 
 def process_shard(task: ShardTask) -> Tally:
@@ -80,7 +85,12 @@ class _ShardRun:
         self.guard = Guard(task.work, task.job, task.clock, task.cancelled, task.on_late)
         self.sizer = BlockSizer(task.job.block_size)
         constant = dict(task.constant)
-        self.runner = make_runner(task.job, task.step, constant, task.work, task.targets)
+        make = partial(make_runner, task.job, task.step, constant, task.work, task.targets)
+        self.runner: Runner | FusedRunner | IsolatedRunner
+        if task.work.deaths >= task.job.max_process_deaths:
+            self.runner = IsolatedRunner(task.step, task.work, make, self.guard.before_block, task.outside)
+        else:
+            self.runner = make()
         self.adopted = task.work.tally
         self.own = Tally()
         self.is_finished = False
@@ -155,7 +165,7 @@ class _ShardRun:
             fingerprint=fingerprint(self.task.step),
             reason=reason,
             stacks=self.runner.stacks,
-            fused=self.runner.work if isinstance(self.runner, FusedRunner) else {},
+            fused=self.runner.work if isinstance(self.runner, (FusedRunner, IsolatedRunner)) else {},
         )
         log.info(
             "Step %s, shard %s %s: %s successful, %s failed, %s skipped; %s processed by this attempt in %.1f s",

@@ -14,6 +14,7 @@ from batch_provider.domain.fused import checkpoint_steps
 from batch_provider.domain.instance import AttemptInfo, Claim, Close, Pin
 from batch_provider.domain.layout import ClaimId, ShardRef
 from batch_provider.domain.spec import JobSpec
+from batch_provider.storage.claims.deaths import deaths_of
 from batch_provider.storage.claims.held_claim import HeldClaim
 from batch_provider.storage.claims.rounds import code_of, is_settled
 from batch_provider.storage.claims.stored import StoredGeneration
@@ -83,6 +84,7 @@ class Generation(StoredGeneration):
             resumes=resumes and same_upstream,
             settled=settled and same_upstream,
             older=older,
+            deaths=deaths_of(self, step, shard_id, seen.claims),
         )
 
     def _check(self, job: JobSpec | None) -> None:

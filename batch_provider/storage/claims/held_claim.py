@@ -51,9 +51,10 @@ class HeldClaim:
         resumes: bool,
         settled: bool = False,
         older: frozenset[int] = frozenset(),
+        deaths: int = 0,
     ) -> None:
         self.instance_id, self.generation = manifest.instance.id, manifest.generation
-        self.settled, self.older = settled, older
+        self.settled, self.older, self.deaths = settled, older, deaths
         latest_last = [adopted[file] for file in sorted(adopted, key=lambda file: file.claim)]
         self.types: Mapping[str, pa.DataType] = _types_of(found.schema for found in latest_last)
         self.fused_types: Mapping[str, Mapping[str, pa.DataType]] = {
