@@ -8,15 +8,19 @@ from contextlib import contextmanager
 from airflow.sdk.exceptions import AirflowFailException
 
 from batch_provider.domain.errors import BatchError, JobFailedError, StopProcessingError
+from batch_provider.engine.isolation.faults import let_faults_kill
 
 
 @contextmanager
 def airflow_errors() -> Iterator[None]:
     """Let errors that another try can mend go on as they are; the others fail the task without retry.
 
+    A fault of the processor ends the process, whatever Airflow has put in its way.
+
     Raises:
         AirflowFailException: for every BatchError that is not retryable.
     """
+    let_faults_kill()
     try:
         yield
     except BatchError as error:

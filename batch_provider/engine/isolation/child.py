@@ -19,6 +19,7 @@ import numpy as np
 
 from batch_provider.domain.layout import Span
 from batch_provider.engine.columns.block import BlockResult
+from batch_provider.engine.isolation.faults import let_faults_kill
 from batch_provider.engine.isolation.index import CallIndex
 from batch_provider.engine.isolation.memory import bound_memory
 from batch_provider.engine.isolation.messages import (
@@ -84,6 +85,7 @@ def live(
 
 def _settle(parent: int) -> None:  # pragma: no cover  # as above
     """Die with the parent, be the first to go when memory is short, and be told to end by the parent alone."""
+    let_faults_kill()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
     with suppress(OSError, AttributeError):  # other systems have none of this

@@ -15,12 +15,14 @@ import subprocess
 import sys
 import traceback
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import duckdb  # noqa: F401  # not opened here: only so that no forked process has to import it
+import pyarrow.compute as pc
 
-from batch_provider import BatchJob, JobSpec, SqlTable
+from batch_provider import BatchJob, JobSpec
 from batch_provider.sources.access import LocalAccess
 from batch_provider.storage.blobs.local import LocalBlobs
 from batch_provider.testing import LocalRun
@@ -124,7 +126,7 @@ def _attempt(folder: Path, job: str, *, memory: int | None = None, **options: An
             resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
         run_attempt(folder, job, **options)
     except MemoryError:
-        os._exit(0 - signal.SIGKILL & 0xFF)
+        sigkill()  # what it comes to: the attempt has not closed itself
     except BaseException:  # noqa: BLE001
         (folder / "error").write_text(traceback.format_exc())
         os._exit(1)
@@ -143,7 +145,9 @@ def run_attempt(folder: Path, job: str, **options: Any) -> None:
         "outcomes": run.query("SELECT step, record_id, outcome FROM outcomes ORDER BY 1, 2"),
         "output": run.output(),
         "attempts": {
-            step.name: len(run.generation.claim_ids(step.name, "01")) for step in run.job.steps if not run.job.fuse_steps
+            step.name: len(run.generation.claim_ids(step.name, "01"))
+            for step in run.job.steps
+            if not run.job.fuse_steps
         },
     }
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -173,6 +177,114 @@ def record_step(folder: Path, way: str = "segfault", killers: Any = (17,), **opt
         @job.step
         def after(record):
             return {"more": record["twice"] + 1}
+
+    return job.spec
+
+
+@declared
+def sql_step(folder: Path, depth: int = 1_000_000, **options: Any) -> JobSpec:
+    """An expression that needs more stack than there is for one record's text."""
+    Notes(folder).saw(0)
+    with BatchJob("dying", **{"max_failed_records": -1, **options}) as job:
+
+        @job.step
+        def nest(record):
+            return {"text": "[" * depth + "]" * depth if record["n"] == 23 else "[1]"}
+
+        job.sql_step("work", assign={"parsed": "json_contains(text, '1')"})
+        job.sql_step("after", assign={"twice": "n * 2"})
+
+    return job.spec
+
+
+@declared
+def arrow_step(folder: Path, way: str = "segfault", killers: Any = (5, 30), **options: Any) -> JobSpec:
+    notes = Notes(folder)
+    with BatchJob("dying", **{"max_failed_records": -1, **options}) as job:
+
+        @job.arrow_step
+        def work(block):
+            numbers = block.column("n").to_pylist()
+            notes.saw(*numbers)
+            if set(numbers) & set(killers):
+                WAYS[way]()
+            return block.append_column("twice", pc.multiply(block.column("n"), 2))
+
+    return job.spec
+
+
+@declared
+def aggregator(folder: Path, way: str = "segfault", on_error: str = "fail_group", **options: Any) -> JobSpec:
+    notes = Notes(folder)
+    with BatchJob("dying", **{"max_failed_records": -1, **options}) as job:
+
+        @job.aggregator("work", size=4, on_error=on_error)
+        def work(records):
+            numbers = [record["n"] for record in records]
+            notes.saw(*numbers)
+            if 17 in numbers:
+                WAYS[way]()
+            return [{"size": len(records)} for _ in records]
+
+    return job.spec
+
+
+@declared
+def fused(folder: Path, way: str = "segfault", **options: Any) -> JobSpec:
+    notes = Notes(folder)
+    with BatchJob("dying", fuse_steps=True, **{"max_failed_records": -1, **options}) as job:
+
+        @job.step
+        def first(record):
+            return {"first": record["n"] + 1}
+
+        @job.step
+        def work(record):
+            notes.saw(record["n"])
+            if record["n"] == 17:
+                WAYS[way]()
+            return {"twice": 2 * record["first"]}
+
+        job.sql_step("after", assign={"more": "twice + 1"})
+
+        @job.aggregator("group", size=4)
+        def group(records):
+            return [{"size": len(records)} for _ in records]
+
+    return job.spec
+
+
+@declared
+def transaction(folder: Path, way: str = "segfault", **options: Any) -> JobSpec:
+    notes = Notes(folder)
+    with closing(sqlite3.connect(folder / "warehouse.db")) as warehouse:
+        warehouse.execute("CREATE TABLE IF NOT EXISTS seen (n INTEGER)")
+    with BatchJob("dying", **{"max_failed_records": -1, **options}) as job:
+
+        @job.step(transaction="warehouse")
+        def work(record, *, connection):
+            notes.saw(record["n"])
+            connection.execute("INSERT INTO seen VALUES (?)", [record["n"]])
+            if record["n"] == 17:
+                WAYS[way]()
+
+    return job.spec
+
+
+@declared
+def stream(folder: Path, way: str = "segfault", **options: Any) -> JobSpec:
+    notes = Notes(folder)
+    with BatchJob("dying", **{"max_failed_records": -1, **options}) as job:
+
+        @job.aggregator("work", streaming=True, accept_expression="n < 30")
+        def work(records):
+            for record in records:
+                notes.saw(record["n"])
+                if record["n"] == 17:
+                    WAYS[way]()
+
+        @job.step
+        def after(record): ...
 
     return job.spec
 
