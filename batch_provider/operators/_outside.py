@@ -30,10 +30,11 @@ class SupervisorOutside:
         """In the parent: what the supervisor says, or the exception that asking it raises."""
         from airflow.sdk.execution_time import task_runner
 
+        said: tuple[Any, Exception | None]
         try:
-            said = (task_runner.SUPERVISOR_COMMS.send(pickle.loads(question)), None)  # noqa: S301  # its own child's
+            said = task_runner.SUPERVISOR_COMMS.send(pickle.loads(question)), None  # noqa: S301  # its own child's
         except Exception as error:  # noqa: BLE001  # it belongs to whoever has asked
-            said = (None, error)
+            said = None, error
         return pickle.dumps(said)
 
 

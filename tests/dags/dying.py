@@ -35,6 +35,8 @@ def _declare(name: str, **options: Any) -> None:
         def work(record: dict[str, Any], *, params: dict[str, Any]) -> dict[str, Any]:
             if record["n"] == KILLER:
                 _die(params["way"])
+            if record["n"] % 20:
+                return {}
             host = BaseHook.get_connection("dying_host").host  # the child has to ask its parent
             return {"host": host, "word": Variable.get("dying_word", default="no word")}
 

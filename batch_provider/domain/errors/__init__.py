@@ -9,6 +9,7 @@ BatchError
 ├─ InstanceNotFoundError · NotLoadedError · RedriveRefusedError     what was asked for cannot be done
 ├─ StorageError                       retried: the store may answer later
 │  ├─ CheckpointMissingError · GenerationGoneError · LayoutVersionError · CorruptCheckpointError     not retried
+│  ├─ UnstorableColumnsError           not retried: Parquet cannot hold what a step made
 │  └─ OlderGenerationError            not retried: the target holds another generation's rows
 ├─ StopProcessingError                the engine's own decision; not retried
 │  └─ FailureLimitExceededError · DeadlineExceededError · StopRequestedError · FencedError
@@ -64,6 +65,7 @@ from batch_provider.domain.errors.storage import (
     LayoutVersionError,
     OlderGenerationError,
     StorageError,
+    UnstorableColumnsError,
 )
 from batch_provider.domain.errors.verdict import DataLossError, JobFailedError
 
@@ -98,6 +100,7 @@ __all__ = [
     "StopRequestedError",
     "StorageError",
     "TooManyRecordsError",
+    "UnstorableColumnsError",
     "UnsupportedPayloadError",
     "UserCodeError",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from batch_provider.domain.errors.base import BatchError
 
 
@@ -41,6 +43,21 @@ class GenerationGoneError(StorageError):
             f"another one. Clear the load task with Downstream so that the input is read again.",
         )
         self.generation = generation
+
+
+class UnstorableColumnsError(StorageError):
+    """Columns that can be written to Parquet, but not be read again."""
+
+    retryable = False
+
+    def __init__(self, step: str, columns: Sequence[str], reason: str) -> None:
+        BatchError.__init__(
+            self,
+            f"The file of step {step!r} cannot be read again, so nothing of it was committed: {reason}. Columns: "
+            f"{', '.join(columns) or 'all together'}. Give them fewer levels of lists and structs, or store them as "
+            f"JSON text.",
+        )
+        self.step, self.columns, self.reason = step, tuple(columns), reason
 
 
 class LayoutVersionError(StorageError):

@@ -176,7 +176,7 @@ class UserFunction:
                 continue
             try:
                 after = json.dumps(own, sort_keys=True)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, RecursionError) as error:
                 calls.errors[position] = RecordError("VariableTypeError", f"variables must be JSON values: {error}")
                 continue
             if after != before:

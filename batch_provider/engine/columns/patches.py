@@ -12,6 +12,7 @@ from batch_provider.domain.names import RESERVED_COLUMNS
 from batch_provider.domain.spec import StepSpec
 from batch_provider.engine.calls.invoke import RecordError
 from batch_provider.engine.columns.block import Block
+from batch_provider.engine.columns.depth import shown
 from batch_provider.engine.columns.kept import Kept, kept_column, kept_values
 from batch_provider.engine.columns.rows import Bad, build_column, scatter, spread, to_python, unify
 
@@ -286,10 +287,10 @@ def forget_kept(
 def _problem(value: Any) -> str | None:
     """What is wrong with a returned value, if anything."""
     if not isinstance(value, Mapping):
-        return f"{type(value).__name__} {value!r:.80}"
+        return f"{type(value).__name__} {shown(value)}"
     for key in value:
         if not isinstance(key, str):
-            return f"a key that is no string: {key!r:.80}"
+            return f"a key that is no string: {shown(key)}"
         if key in RESERVED_COLUMNS or not key:
             return f"the key {key!r}, which is reserved"
         if not key.isascii() and key.encode("utf-8", "replace").decode() != key:

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from batch_provider.engine.columns.depth import unbearable
+
 ERROR_TYPE = pa.struct(
     [("type", pa.string()), ("message", pa.string()), ("c", pa.string()), ("at", pa.timestamp("us", "UTC"))]
 )
@@ -110,6 +112,10 @@ def build_column(values: Sequence[Any], hint: pa.DataType | None = None) -> tupl
     Returns:
         The array (null where a value could not stand) and, by position, why.
     """
+    if too_deep := unbearable(values):
+        array, bad = build_column([None if at in too_deep else value for at, value in enumerate(values)], hint)
+        found = {at: f"{type(values[at]).__name__} cannot be held by Arrow ({why})" for at, why in too_deep.items()}
+        return array, bad | found
     try:
         array = pa.array(values)
         if _changed(array.type, values) or not is_storable(array.type):

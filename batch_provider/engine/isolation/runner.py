@@ -12,7 +12,7 @@ import pyarrow as pa
 from batch_provider.domain.errors import ProcessDiedError
 from batch_provider.domain.fused import CheckpointStep, FusedStep
 from batch_provider.domain.layout import Span
-from batch_provider.domain.spec import StepSpec
+from batch_provider.domain.spec import JobSpec, StepSpec
 from batch_provider.domain.tally import Tally
 from batch_provider.engine.calls.invoke import RecordError
 from batch_provider.engine.columns.block import Block, BlockResult
@@ -25,6 +25,20 @@ from batch_provider.engine.ports.store import GenerationReader, ShardWork
 from batch_provider.engine.steps.fused import FusedRunner, Runner
 
 log = logging.getLogger(__name__)
+
+
+def isolated_if_deadly(
+    job: JobSpec,
+    step: CheckpointStep,
+    work: ShardWork,
+    make: Callable[[], Runner | FusedRunner],
+    look: Callable[[], None],
+    outside: Outside | None,
+) -> Runner | FusedRunner | IsolatedRunner:
+    """The step's own runner, or one in a child process if too many attempts died where this one begins."""
+    if work.deaths < job.max_process_deaths:
+        return make()
+    return IsolatedRunner(step, work, make, look, outside)
 
 
 class IsolatedRunner:

@@ -19,14 +19,14 @@ from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.domain.spec import JobSpec
 from batch_provider.domain.tally import Tally
 from batch_provider.engine.isolation.child import Outside
-from batch_provider.engine.isolation.runner import IsolatedRunner
+from batch_provider.engine.isolation.runner import IsolatedRunner, isolated_if_deadly
 from batch_provider.engine.ports.store import Clock, ShardWork
 from batch_provider.engine.ports.writing import Targets
 from batch_provider.engine.process.commit import Previous, commit_block
 from batch_provider.engine.process.fingerprint import fingerprint
 from batch_provider.engine.process.guard import Guard
 from batch_provider.engine.process.sizing import BlockSizer
-from batch_provider.engine.steps.fused import FusedRunner, Runner
+from batch_provider.engine.steps.fused import FusedRunner
 from batch_provider.engine.steps.runners import make_runner
 
 log = logging.getLogger(__name__)
@@ -86,11 +86,7 @@ class _ShardRun:
         self.sizer = BlockSizer(task.job.block_size)
         constant = dict(task.constant)
         make = partial(make_runner, task.job, task.step, constant, task.work, task.targets)
-        self.runner: Runner | FusedRunner | IsolatedRunner
-        if task.work.deaths >= task.job.max_process_deaths:
-            self.runner = IsolatedRunner(task.step, task.work, make, self.guard.before_block, task.outside)
-        else:
-            self.runner = make()
+        self.runner = isolated_if_deadly(task.job, task.step, task.work, make, self.guard.before_block, task.outside)
         self.adopted = task.work.tally
         self.own = Tally()
         self.is_finished = False

@@ -9,6 +9,9 @@ from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.storage import paths
 from batch_provider.storage.claims.stored import StoredGeneration
 
+AS_GOOD_AS_DEAD = ("MemoryError", "ArrowMemoryError", "OutOfMemoryException", "ProcessDiedError")
+"""Errors that an attempt may live to close itself with: the next one would end of the same."""
+
 
 def deaths_of(generation: StoredGeneration, step: str, shard_id: str, claims: Sequence[ClaimId]) -> int:
     """Attempts that never closed themselves and all came as far as the latest of them: to one first uncommitted id.
@@ -22,15 +25,16 @@ def deaths_of(generation: StoredGeneration, step: str, shard_id: str, claims: Se
         shard_id: over which records.
         claims: of them, oldest first.
     """
-    found, wrote = 0, None
+    found, wrote = 0, frozenset[ClaimId]()
     for claim in reversed(claims):
         close = generation.close_of(step, shard_id, claim)
-        if close is None:
-            found += 1
-            wrote = _writers(generation, step, shard_id) if wrote is None else wrote
-            if claim in wrote:
-                break
-        elif close.outcome is not CloseOutcome.ABANDONED:
+        if close is not None and close.outcome is CloseOutcome.ABANDONED:
+            continue
+        if close is not None and close.reason.partition(":")[0] not in AS_GOOD_AS_DEAD:
+            break
+        found += 1
+        wrote = wrote if found > 1 else _writers(generation, step, shard_id)
+        if claim in wrote:
             break
     return found
 

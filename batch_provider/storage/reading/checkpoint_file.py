@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from batch_provider.domain.errors import CorruptCheckpointError, LayoutVersionError
+from batch_provider.domain.errors import CorruptCheckpointError, LayoutVersionError, UnstorableColumnsError
 from batch_provider.domain.instance import LAYOUT_VERSION
 from batch_provider.domain.layout import FileRef
 from batch_provider.domain.tally import Tally
@@ -64,7 +64,11 @@ class Footer:
 
 
 def encode(table: pa.Table, footer: Footer) -> tuple[pa.Buffer, str]:
-    """The file's bytes and their digest."""
+    """The file's bytes and their digest.
+
+    Raises:
+        UnstorableColumnsError: Parquet writes them, and would not open them.
+    """
     sink = pa.BufferOutputStream()
     marked = table.replace_schema_metadata({_FOOTER: footer.to_bytes()})
     present = [name for name in _RUNS if name in table.column_names]
@@ -80,7 +84,31 @@ def encode(table: pa.Table, footer: Footer) -> tuple[pa.Buffer, str]:
         store_schema=True,
     )
     buffer = sink.getvalue()
+    _see_that_it_opens(buffer, table, footer.step)
     return buffer, digest_of(buffer)
+
+
+def _see_that_it_opens(buffer: pa.Buffer, table: pa.Table, step: str) -> None:
+    """Read the schema and the footer before anything is committed: Parquet writes what it will not open.
+
+    Raises:
+        UnstorableColumnsError: it does not.
+    """
+    try:
+        pq.ParquetFile(pa.BufferReader(buffer))
+    except (pa.ArrowException, OSError) as error:
+        columns = [name for name in table.column_names if not _can_stand_alone(table.select([name]).slice(0, 0))]
+        raise UnstorableColumnsError(step, columns, str(error).partition("\n")[0].rstrip(".")) from None
+
+
+def _can_stand_alone(column: pa.Table) -> bool:
+    sink = pa.BufferOutputStream()
+    pq.write_table(column, sink)
+    try:
+        pq.ParquetFile(pa.BufferReader(sink.getvalue()))
+    except (pa.ArrowException, OSError):
+        return False
+    return True
 
 
 def digest_of(data: pa.Buffer | bytes) -> str:
