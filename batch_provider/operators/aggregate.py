@@ -9,6 +9,7 @@ from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.domain.spec import JobSpec
 from batch_provider.engine.process.stream import StreamTask, process_stream
 from batch_provider.operators._failures import airflow_errors
+from batch_provider.operators._outside import SupervisorOutside
 from batch_provider.operators.alerts import late_alert
 from batch_provider.operators.base import BatchOperator, DeclaredJob
 from batch_provider.operators.step import BatchStepOperator
@@ -73,5 +74,6 @@ class BatchStreamOperator(BatchOperator):
                     constant=self.constants(context),
                     cancelled=self._cancelled.is_set,
                     on_late=late_alert(self.job, context),
+                    outside=SupervisorOutside(),
                 )
             )

@@ -20,6 +20,8 @@ from batch_provider.domain.spec import JobSpec, StepSpec
 from batch_provider.domain.tally import Tally
 from batch_provider.engine.calls.invoke import RecordError, UserFunction
 from batch_provider.engine.columns.block import Block, BlockResult
+from batch_provider.engine.isolation.child import Outside
+from batch_provider.engine.isolation.stream import Called, StreamWork, call_in_child
 from batch_provider.engine.ports.store import Clock, ShardWork
 from batch_provider.engine.process.commit import Previous, commit_block
 from batch_provider.engine.process.fingerprint import fingerprint
@@ -43,6 +45,7 @@ class StreamTask:
         constant: keywords the author's function may name.
         cancelled: whether the task was told to end.
         on_late: told once for each round that the SLA has passed.
+        outside: what a child process must not speak to.
     """
 
     job: JobSpec
@@ -52,6 +55,7 @@ class StreamTask:
     constant: Mapping[str, Any] = field(default_factory=dict)
     cancelled: Callable[[], bool] = lambda: False
     on_late: Callable[[str], None] | None = None
+    outside: Outside | None = None
 
 
 @dataclass
@@ -107,10 +111,7 @@ class _StreamRun:
         """The whole of it."""
         pieces = self._pieces(committed=any(work.settled for work in self.task.works))
         try:
-            for piece in pieces:
-                self._look()
-                self._accept(piece)
-            error, seconds = self._call(pieces)
+            error, seconds = self._asked_and_called(pieces)
             self._look()
             self._commit(pieces, error, seconds)
             self._close(CloseOutcome.DONE, "")
@@ -122,6 +123,21 @@ class _StreamRun:
             if not all(self._is_whole(work) for work in self.task.works):
                 self._close(CloseOutcome.STOPPED, str(stop))
             raise
+
+    def _asked_and_called(self, pieces: list[_Piece]) -> tuple[RecordError | None, float]:
+        """Which records are taken, and the one call for them; in a child process if too many attempts died here."""
+
+        def call() -> Called:
+            return Called(*self._call(pieces), dict(self.function.stacks))
+
+        if max((work.deaths for work in self.task.works), default=0) < self.task.job.max_process_deaths:
+            for piece in pieces:
+                self._accept(piece)
+            return self._call(pieces)
+        work = StreamWork(self.step.name, pieces, self._accept, self._admit, call)
+        called = call_in_child(work, self._look, self.task.outside)
+        self.function.stacks.update(called.stacks)
+        return called.error, called.seconds
 
     def _look(self) -> None:
         for guard in self.guards:
@@ -173,7 +189,13 @@ class _StreamRun:
     def _block(self, piece: _Piece) -> Block:
         return Block(piece.work.upstream, piece.span, self.step.reads)
 
+    def _admit(self, piece: _Piece) -> None:
+        positions, piece.errors = piece.candidates, {}
+        admitted = positions[self.accept._admits(self._block(piece).failed_before[positions])]
+        piece.taken = np.isin(np.arange(len(piece.span)), admitted)
+
     def _accept(self, piece: _Piece) -> None:
+        self._look()
         positions, piece.errors = self.accept.of(self._block(piece), piece.candidates)
         piece.taken = np.zeros(len(piece.span), dtype=bool)
         piece.taken[positions] = True

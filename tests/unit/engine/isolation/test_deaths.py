@@ -89,3 +89,14 @@ def test_transactions_of_a_child_that_died_are_each_there_once(server, tmp_path)
     with closing(sqlite3.connect(tmp_path / "warehouse.db")) as warehouse:
         assert sorted(warehouse.execute("SELECT n FROM seen")) == [(n,) for n in range(RECORDS) if n != 17]
     assert {n for n, times in calls(tmp_path).items() if times > 1} == {17}
+
+
+def test_a_streaming_aggregator_that_kills_its_process_fails_with_the_name_of_its_step(server, tmp_path):
+    died, found = server.until_done(tmp_path, "stream")
+
+    assert (died, failed(found)) == (2, dict.fromkeys(range(30), DIED))
+    assert outcomes(found, "work") == {"FAILED": 30, "SKIPPED": 10}
+    assert outcomes(found, "after") == {"SKIPPED": 30, "SUCCEEDED": 10}
+    message = found["failures"][0][3]
+    assert "step 'work' with the call for all its records" in message
+    assert "SIGSEGV" in message
