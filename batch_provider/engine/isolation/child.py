@@ -155,11 +155,10 @@ def outcome_of(error: BaseException) -> Raised | OutOfMemory:
     """What the parent is told of an exception."""
     if is_out_of_memory(error):
         return OutOfMemory(f"{type(error).__name__}: {error}")
-    error.add_note("In the child process of an isolating attempt:\n" + format_exc())
+    note = "In the child process of an isolating attempt:\n" + format_exc()
     try:
         found = pickle.loads(pickle.dumps(error))  # noqa: S301  # its own
         assert isinstance(found, Exception)
     except Exception:  # noqa: BLE001  # what cannot cross the border is told as text
         found = RuntimeError(f"{type(error).__name__}: {error}")
-        found.__notes__ = error.__notes__
-    return Raised(found)
+    return Raised(found, note)

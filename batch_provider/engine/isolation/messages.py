@@ -61,9 +61,15 @@ class Question:
 
 @dataclass(frozen=True)
 class Raised:
-    """What ended a request: no death, the task ends with it."""
+    """What ended a request: no death, the task ends with it.
+
+    Attributes:
+        error: that was raised.
+        note: where; errors cross borders without their notes.
+    """
 
     error: Exception
+    note: str
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,7 @@ class Child:
                     self._pipe.send(self._outside.answer(found.content))
             elif isinstance(found, Raised):
                 self.end()
+                found.error.add_note(found.note)
                 raise found.error
             elif isinstance(found, OutOfMemory):
                 trace = self._index.read()
