@@ -62,6 +62,7 @@ class Child:
             live(me, theirs, outside, lambda: serve(theirs))
         theirs.close()
         self._status: int | None = None
+        self._is_busy = False
 
     def ask(self, request: Any) -> Any:
         """Send a request and wait for what comes of it.
@@ -70,9 +71,12 @@ class Child:
             ChildDiedError: the child did not live to answer.
             Exception: what the request raised.
         """
+        self._is_busy = True
         with suppress(BrokenPipeError, ConnectionResetError):
             self._pipe.send(request)
-        return self.answer()
+        found = self.answer()
+        self._is_busy = False
+        return found
 
     def answer(self) -> Any:
         """Wait for what the child says next; its questions are answered meanwhile."""
@@ -115,6 +119,10 @@ class Child:
             pid, status = os.waitpid(self._pid, os.WNOHANG)
             self._status = status if pid else None
         return self._status is not None
+
+    def close(self) -> None:
+        """Let it go: one that is at work, because its parent was interrupted, is killed."""
+        self.end(0.0 if self._is_busy else _PATIENCE_SECONDS)
 
     def end(self, patience: float = _PATIENCE_SECONDS) -> None:
         """Hang up: that ends it. Whoever has not left when the patience is over, in seconds, is killed."""

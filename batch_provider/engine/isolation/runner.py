@@ -74,9 +74,11 @@ class IsolatedRunner:
         self._in_child: Mapping[str, Tally] = {}
         self._before: dict[str, Tally] = {}
         self.stacks: dict[str, str] = {}
-        log.warning(
-            "Step %s, shard %s: %s attempts died at the same place without a word; this one works in a child process, "
-            "so that a record that kills its process fails alone",
+        self._writes_parts = any(each.place is not None for each in self._steps)
+        log.log(
+            logging.WARNING if work.deaths else logging.INFO,
+            "Step %s, shard %s: %s attempts before this one died at the same place; it works in a child process: "
+            "a record that kills that fails alone",
             step.name,
             work.shard.id,
             work.deaths,
@@ -92,7 +94,7 @@ class IsolatedRunner:
     def close(self) -> None:
         """Let the child go."""
         if self._child is not None:
-            self._child.end()
+            self._child.close()
 
     def block(self, upstream: GenerationReader, span: Span) -> Block:
         """Status only: the child reads for itself what it needs."""
@@ -129,7 +131,8 @@ class IsolatedRunner:
                     return self._ask(RunRequest(span, candidates, self._condemned))[1]
                 except ChildDiedError as death:
                     last = death
-                    if not self._found_one(span, candidates, death):
+                    # a part holds a whole block: one of some of its records would be taken for it
+                    if self._writes_parts or not self._found_one(span, candidates, death):
                         break
         raise ProcessDiedError(self.step.name, last.how, f"the records {span.first:,} to {span.last:,}", is_alone=False)
 

@@ -32,6 +32,7 @@ from batch_provider.domain.errors import (
     LoadError,
     NotLoadedError,
     OlderGenerationError,
+    ProcessDiedError,
     RedriveRefusedError,
     SourceError,
     StepsChangedError,
@@ -39,6 +40,7 @@ from batch_provider.domain.errors import (
     StopRequestedError,
     StorageError,
     TooManyRecordsError,
+    UnstorableColumnsError,
     UnsupportedPayloadError,
     UserCodeError,
 )
@@ -93,6 +95,8 @@ FACTS = {
     InvalidReturnError: ("price", "3 rows for 10 records", "one row for each"),
     ExpressionLimitError: ("repeat(s, n)", "longer than 60 s for 65,536 records"),
     CircuitOpenError: ("enrich", 20, 30.0),
+    ProcessDiedError: ("parse", "signal SIGSEGV", "record 7"),
+    UnstorableColumnsError: ("parse", ["tree"], "its schema is too deep"),
     UserCodeError: ("price", "KeyError", "'amount'"),
     DataLossError: ("orders.run", "a file is missing", (1, 2)),
     JobFailedError: (RESULT,),
@@ -121,6 +125,8 @@ ADVICE = {
     InvalidReturnError: "correct the step and clear its failed tasks to carry on",
     ExpressionLimitError: "give the job a smaller block_size=",
     CircuitOpenError: "the task is tried again after 30 s",
+    ProcessDiedError: "Look for what can do that",
+    UnstorableColumnsError: "Give them fewer levels",
     DataLossError: "clear the step named here with Downstream",
 }
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from batch_provider import BatchJob
+from batch_provider import BatchJob, ParquetFiles, SqlTable
 from batch_provider.domain.errors import InvalidExpressionError, ProcessDiedError, StopRequestedError, StorageError
 from batch_provider.domain.fused import checkpoint_steps
 from batch_provider.domain.layout import Span
@@ -311,6 +311,50 @@ def test_a_record_that_dies_once_is_not_failed_for_it(tmp_path):
     assert failures(run) == []
 
 
+def warehouse(folder, killer):
+    """Opens a database that kills whoever writes a row of that number, in a child."""
+
+    def connect():
+        connection = sqlite3.connect(folder / "db", timeout=60)
+        connection.create_function("deadly", 1, lambda n: die() if n == killer else 0)
+        return connection
+
+    connection = sqlite3.connect(folder / "db")
+    connection.execute("CREATE TABLE orders (n INTEGER)")
+    connection.execute("CREATE TRIGGER t BEFORE INSERT ON orders BEGIN SELECT deadly(NEW.n); END")
+    connection.close()
+    return connect
+
+
+def test_a_row_that_kills_its_writer_fails_alone_and_the_others_are_written_once(tmp_path):
+    with isolating() as job:
+        job.write("store", SqlTable("warehouse", "orders"), size=4)
+
+    run = LocalRun(job.spec, access=LocalAccess({"warehouse": warehouse(tmp_path, 6)}))
+    run.run(numbers(10))
+
+    assert died(run) == [(6, "store")]
+    connection = sqlite3.connect(tmp_path / "db")
+    assert connection.execute("SELECT n FROM orders ORDER BY n").fetchall() == [(n,) for n in range(10) if n != 6]
+    connection.close()
+
+
+def test_in_a_redrive_a_block_of_files_is_not_tried_in_parts(tmp_path):
+    def accepts(record):
+        if run.info.round_token == "local-0":
+            raise ValueError("not yet")
+        return record["n"] != 3 or die()
+
+    with isolating() as job:
+        job.write("store", ParquetFiles(str(tmp_path / "lake")), accept_expression=accepts)
+
+    run = LocalRun(job.spec)
+    run.run(numbers(5))
+    run.next_round()
+    with pytest.raises(ProcessDiedError, match="with the records 0 to 4"):
+        run.process_all()
+
+
 # --- what is no record's ------------------------------------------------------------------------------------------
 
 
@@ -503,6 +547,18 @@ def test_questions_of_several_threads_do_not_mix():
     for thread in threads:
         thread.join()
     assert found == [b"y"] * 3
+
+
+def test_a_child_that_is_at_work_is_killed_when_its_parent_lets_go():
+    class Interrupted(Echo):
+        def answer(self, question):
+            raise KeyboardInterrupt
+
+    child = Child(lambda pipe: (outside.ask(b"?"), signal.pause()), CallIndex(), outside := Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        child.ask("work")
+    child.close()
+    assert child._status == signal.SIGKILL
 
 
 # --- what a child does, without a child ---------------------------------------------------------------------------
