@@ -15,11 +15,25 @@ class StopProcessingError(BatchError):
 class FailureLimitExceededError(StopProcessingError):
     """More records failed than the job allows."""
 
-    def __init__(self, failed: int, limit: str) -> None:
+    def __init__(self, failed: int, limit: str, counted: str = "", *, by_input_alone: bool = False) -> None:
+        """Say what to do.
+
+        Args:
+            failed: records that failed anywhere.
+            limit: the option that allows fewer, with its value.
+            counted: failed records and of how many, in words; empty: the number says enough.
+            by_input_alone: the malformed records of the input are more than the limit allows.
+        """
+        cause = (
+            "put the input right and clear the load task with Downstream"
+            if by_input_alone
+            else "fix the cause and clear the failed tasks"
+        )
+        self.fact = f"{counted or count(failed, 'record')} failed, more than {limit} allows"
+        self.advice = f"then {cause}, or raise the limit."
         super().__init__(
-            f"{count(failed, 'record')} failed, more than {limit} allows; no further block is started. Look at the "
-            f"error table in the on_complete task's log, then fix the cause and clear the failed tasks, or raise the "
-            f"limit."
+            f"{self.fact}; no further block is started. Look at the error table in the on_complete task's log, "
+            f"{self.advice}"
         )
         self.failed, self.limit = failed, limit
 

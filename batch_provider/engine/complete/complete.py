@@ -14,6 +14,7 @@ import numpy as np
 from batch_provider.domain.errors import StepsChangedError
 from batch_provider.domain.fused import checkpoint_steps
 from batch_provider.domain.instance import AttemptInfo, Close, JobInstance
+from batch_provider.domain.limits import FailureCounts
 from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import CloseOutcome, JobState, Outcome
 from batch_provider.domain.result import BatchJobResult, ErrorCount, StepResult
@@ -92,7 +93,7 @@ def seal_all(store: GenerationStore, info: AttemptInfo) -> dict[tuple[str, str],
 
 def _result(job: JobSpec, store: GenerationStore, closes: Closes, account: Account, now: datetime) -> BatchJobResult:
     manifest = store.manifest
-    state, reason = _verdict(job, closes, account)
+    state, reason = _verdict(job, closes, account, manifest.failed_on_input)
     loaded, declared = [str(step["name"]) for step in manifest.steps], [step.name for step in checkpoint_steps(job)]
     if loaded != declared:
         state, reason = JobState.FAILED_PROCESS_RECORDS, str(StepsChangedError(job.name, loaded, declared))
@@ -198,14 +199,10 @@ def _errors(account: Account) -> tuple[ErrorCount, ...]:
     return tuple(sorted(rows, key=lambda row: (order.index(row.step), -row.count, row.exception)))
 
 
-def _verdict(job: JobSpec, closes: Closes, account: Account) -> tuple[JobState, str]:
-    finished = account.successful + account.failed
-    if (limit := job.limit.exceeded(account.failed, finished, final=account.not_run == 0)) is not None:
-        reason = (
-            f"{count(account.failed, 'record')} failed, more than {limit} allows. Look at the error table, then fix "
-            "the cause and clear the failed tasks, or raise the limit."
-        )
-        return JobState.FAILED_PROCESS_RECORDS, reason
+def _verdict(job: JobSpec, closes: Closes, account: Account, on_input: int) -> tuple[JobState, str]:
+    counts = FailureCounts(account.failed - on_input, _come_to(account), on_input, _loaded(account))
+    if (error := job.limit.exceeded(counts, final=account.not_run == 0)) is not None:
+        return JobState.FAILED_PROCESS_RECORDS, f"{error.fact}. Look at the error table, {error.advice}"
     if limited := [close for close in closes.values() if close.outcome is CloseOutcome.LIMITED]:
         return JobState.FAILED_PROCESS_RECORDS, limited[0].reason
     stopped = [close for close in closes.values() if close.outcome is CloseOutcome.STOPPED]
@@ -227,6 +224,16 @@ def _verdict(job: JobSpec, closes: Closes, account: Account) -> tuple[JobState, 
         )
         return JobState.FAILED_PROCESS_RECORDS, reason
     return JobState.SUCCESSFUL, _success_reason(job, account.failed)
+
+
+def _loaded(account: Account) -> int:
+    return account.successful + account.failed + account.not_run
+
+
+def _come_to(account: Account) -> int:
+    """Records that the first step has an outcome of: no later one has come to more."""
+    first = next(iter(account.outcomes.values()), np.zeros(4, np.int64))
+    return _loaded(account) - int(first[Outcome.NOT_RUN])
 
 
 def _first_late(account: Account) -> str:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from batch_provider.domain.instance import Claim, Close
 from batch_provider.domain.layout import ClaimId, FileRef, ShardRef, Span
+from batch_provider.domain.limits import FailureCounts
 from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.domain.references import InputReference
 from batch_provider.domain.tally import Tally
@@ -192,8 +193,8 @@ class ShardWork(Protocol):
         """Tell the other shards how far this one is; writes at most once a second."""
         ...
 
-    def failed_elsewhere(self) -> tuple[int, int]:
-        """(failed, finished) records that other attempts of this round reported, with the input's failures."""
+    def failed_elsewhere(self) -> FailureCounts:
+        """What other attempts reported: failures of this round, records finished in any; and the input's failures."""
         ...
 
     def successor(self) -> ClaimId | None:

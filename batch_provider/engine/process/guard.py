@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
-from batch_provider.domain.errors import (
-    DeadlineExceededError,
-    FailureLimitExceededError,
-    FencedError,
-    StopRequestedError,
-)
+from batch_provider.domain.errors import DeadlineExceededError, FencedError, StopRequestedError
+from batch_provider.domain.limits import FailureCounts
 from batch_provider.domain.spec import JobSpec
 from batch_provider.domain.tally import Tally
 from batch_provider.engine.ports.store import Clock, ShardWork
@@ -43,7 +40,7 @@ class Guard:
     ) -> None:
         self._work, self._job, self._clock, self._cancelled = work, job, clock, cancelled
         self._on_late = on_late
-        self._elsewhere = (0, 0)
+        self._elsewhere = FailureCounts(0, 0)
         self._looked_at = self._fence_at = float("-inf")
         self._told_at = clock.monotonic()
         self._failed_then = 0
@@ -55,7 +52,7 @@ class Guard:
         Raises:
             FencedError: a later attempt has taken over.
             StopRequestedError: somebody asked, or the task was told to end.
-        DeadlineExceededError: the SLA has passed and ``on_sla`` is ``stop``.
+            DeadlineExceededError: the SLA has passed and ``on_sla`` is ``stop``.
             FailureLimitExceededError: more records failed than the job allows, over all shards.
         """
         if self._cancelled():
@@ -100,9 +97,12 @@ class Guard:
         if now - self._looked_at >= LOOK_SECONDS or own.newly_failed > self._failed_then:
             self._looked_at, self._failed_then = now, own.newly_failed
             self._elsewhere = self._work.failed_elsewhere()
-        failed = own.newly_failed + self._elsewhere[0]
-        if (limit := self._job.limit.exceeded(failed, own.received + self._elsewhere[1])) is not None:
-            raise FailureLimitExceededError(failed, limit)
+        elsewhere = self._elsewhere
+        counts = replace(
+            elsewhere, failed=elsewhere.failed + own.newly_failed, finished=elsewhere.finished + own.received
+        )
+        if (error := self._job.limit.exceeded(counts)) is not None:
+            raise error
 
     def after_block(self, tally: Tally) -> None:
         """Tell the other shards and the log how far this one is."""

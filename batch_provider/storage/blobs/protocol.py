@@ -85,6 +85,9 @@ def get_json(blobs: Blobs, name: str) -> dict[str, Any]:
     """
     raw = bytes(blobs.get(name))
     try:
-        return dict(json.loads(raw))
+        found = json.loads(raw)
+        if not isinstance(found, dict):
+            raise ValueError("no object")
+        return found
     except ValueError as error:
         raise StorageError("read", blobs.address(name), f"it is not valid JSON ({error})") from error

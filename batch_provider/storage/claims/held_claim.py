@@ -10,9 +10,9 @@ from types import MappingProxyType
 
 import pyarrow as pa
 
-from batch_provider.domain.errors import StorageError
 from batch_provider.domain.instance import Claim, Close, Manifest
-from batch_provider.domain.layout import ClaimId, FileRef, ShardRef, Span, overlay
+from batch_provider.domain.layout import ClaimId, FileRef, Span, overlay
+from batch_provider.domain.limits import FailureCounts
 from batch_provider.domain.names import RESERVED_COLUMNS
 from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.domain.tally import Tally
@@ -20,6 +20,7 @@ from batch_provider.engine.columns.rows import unify
 from batch_provider.engine.ports.store import Clock, GenerationReader
 from batch_provider.storage import paths
 from batch_provider.storage.blobs.protocol import Blobs, get_json, put_json
+from batch_provider.storage.claims.progress import Progress, latest_progress, put_progress
 from batch_provider.storage.reading.checkpoint_file import Footer, encode, open_checkpoint
 
 SYNC_SECONDS = 1.0
@@ -129,35 +130,24 @@ class HeldClaim:
 
     def report_now(self, tally: Tally) -> None:
         """Write the progress file."""
-        name = paths.progress_file(self._generation, self.claim.step, self.shard.id, self.claim.id)
-        document = {"round": self.claim.round, "at": self._clock.now().isoformat(), "tally": tally.to_json()}
-        put_json(self._blobs, name, document, durable=False)  # advice for others, and written again in a second
+        progress = Progress(self.claim.round, self._clock.now(), tally)
+        put_progress(self._blobs, self._generation, self.claim.step, self.shard.id, self.claim.id, progress)
 
-    def failed_elsewhere(self) -> tuple[int, int]:
-        """Sum the progress files of the highest claims of this round, and the input's failures."""
-        failed, finished = self._manifest.failed_on_input, 0
+    def failed_elsewhere(self) -> FailureCounts:
+        """Sum what the latest attempts told: of failures those of this round, of what is finished everything."""
+        failed, finished = 0, 0
         for shard in self._manifest.shards:
             received = 0
             for step in self._manifest.steps:
                 if (step["name"], shard.id) == (self.claim.step, self.shard.id):
                     continue
-                tally = self._progress_of(step["name"], shard)
-                failed += tally.newly_failed
-                received = max(received, tally.received)
+                told = latest_progress(self._blobs, self._generation, str(step["name"]), shard.id)
+                if told is not None:  # what is not told yet, or cannot be read, counts at a later look
+                    failed += told.tally.newly_failed if told.round == self.claim.round else 0
+                    received = max(received, told.tally.received)
             own = self._total.received if shard.id == self.shard.id else 0  # the caller adds its own
             finished += max(received - own, 0)
-        return failed, finished
-
-    def _progress_of(self, step: str, shard: ShardRef) -> Tally:
-        directory = paths.progress_dir(self._generation, step, shard.id)
-        names = self._blobs.files(directory)
-        if not names:
-            return Tally()
-        try:
-            document = get_json(self._blobs, f"{directory}/{names[-1]}")
-        except (FileNotFoundError, StorageError):  # torn by a power loss: what is not told yet counts at a later look
-            return Tally()
-        return Tally.from_json(document["tally"]) if document["round"] == self.claim.round else Tally()
+        return FailureCounts(failed, finished, self._manifest.failed_on_input, self._manifest.total)
 
     def successor(self) -> ClaimId | None:
         """The highest claim, if it is not this one."""

@@ -14,6 +14,7 @@ from batch_provider.domain.tally import Tally
 from batch_provider.engine.ports.store import Clock
 from batch_provider.storage import paths
 from batch_provider.storage.blobs.protocol import Blobs, get_json
+from batch_provider.storage.claims.progress import latest_progress
 from batch_provider.storage.reading.chain import ChainReader, FileLayer, Layer
 from batch_provider.storage.reading.referenced import ReferenceLayer, open_references
 
@@ -174,8 +175,7 @@ class StoredGeneration:
         for step in self.checkpoint_names:
             total = Tally()
             for shard in self.manifest.shards:
-                directory = paths.progress_dir(self.base, step, shard.id)
-                if names := self.blobs.files(directory):
-                    total += Tally.from_json(get_json(self.blobs, f"{directory}/{names[-1]}")["tally"])
+                if (told := latest_progress(self.blobs, self.base, step, shard.id)) is not None:
+                    total += told.tally
             found[step] = total
         return found

@@ -14,9 +14,10 @@ from batch_provider.domain.layout import ClaimId, ShardRef, Span
 from batch_provider.domain.result import BatchJobResult
 from batch_provider.domain.tally import Tally
 from batch_provider.storage import paths
-from batch_provider.storage.blobs.protocol import get_json, put_json
+from batch_provider.storage.blobs.protocol import put_json
 from batch_provider.storage.claims.generation import Generation
 from batch_provider.storage.claims.held_claim import answered_stops
+from batch_provider.storage.claims.progress import progress_of
 from batch_provider.storage.reading.chain import ChainReader, Layer
 from batch_provider.storage.views.ledger import ledger_bytes
 
@@ -66,11 +67,10 @@ class Completion:
 
     def unclosed(self, step: str, shard_id: str) -> Sequence[Tally]:
         """The progress of attempts that were killed: at most a second older than their end."""
-        ended = set(self._blobs.files(paths.closes_dir(self._base, step, shard_id)))
-        killed = {f"{claim}.json" for claim in self._generation.claim_ids(step, shard_id)} - ended
-        directory = paths.progress_dir(self._base, step, shard_id)
-        said = killed.intersection(self._blobs.files(directory)) if killed else ()
-        return [Tally.from_json(get_json(self._blobs, f"{directory}/{name}")["tally"]) for name in sorted(said)]
+        ended = set(paths.claims_among(self._blobs.files(paths.closes_dir(self._base, step, shard_id))))
+        killed = [claim for claim in self._generation.claim_ids(step, shard_id) if claim not in ended]
+        told = (progress_of(self._blobs, self._base, step, shard_id, claim) for claim in killed)
+        return [progress.tally for progress in told if progress is not None]
 
     def codes(self, step: str, shard_id: str) -> Mapping[int, str]:
         """See :meth:`Generation.codes`."""

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from batch_provider.domain.errors import InvalidOptionError
-from batch_provider.domain.limits import FailureLimit
+from batch_provider.domain.limits import FailureCounts, FailureLimit
 
 
 @pytest.mark.parametrize(
@@ -64,15 +64,16 @@ def test_sample_that_means_nothing_is_refused(sample):
     ],
 )
 def test_limit_is_exceeded_only_by_more_than_it_allows(limit, failed, finished, exceeded):
-    assert limit.exceeded(failed, finished) == exceeded
+    error = limit.exceeded(FailureCounts(failed, finished))
+    assert (error and error.limit) == exceeded
 
 
 def test_final_counts_are_asked_however_small_the_sample():
     limit = FailureLimit(max_failed_ratio=0.1, minimum_sample=1_000)
 
-    assert limit.exceeded(100, 100) is None
-    assert limit.exceeded(100, 100, final=True) == "max_failed_ratio=0.1"
-    assert limit.exceeded(0, 0, final=True) is None
+    assert limit.exceeded(FailureCounts(100, 100)) is None
+    assert limit.exceeded(FailureCounts(100, 100), final=True).limit == "max_failed_ratio=0.1"
+    assert limit.exceeded(FailureCounts(0, 0), final=True) is None
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ from batch_provider.engine.isolation.stream import StreamWork, serve_stream
 from batch_provider.engine.process.process import ShardTask, process_shard
 from batch_provider.engine.steps.runners import make_runner
 from batch_provider.sources.access import LocalAccess
-from batch_provider.storage.blobs.local import MemoryBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.testing import Fault, Faults, FaultyBlobs, LocalRun
 from tests.builders import failures, numbers, outcomes
 

@@ -8,6 +8,7 @@ import pytest
 
 from batch_provider.domain.errors import CheckpointMissingError, LayoutVersionError
 from batch_provider.domain.layout import ClaimId, Span
+from batch_provider.domain.limits import FailureCounts
 from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.domain.tally import Tally
 from batch_provider.storage.blobs.memory import MemoryBlobs
@@ -239,12 +240,12 @@ def test_failures_elsewhere_are_those_of_this_round():
     run = loaded(Step(fails={0, 9}), Step(), shards=2, count=10)
     run.process(run.job.steps[0], "01")
     held = run.generation.claim("s1", "02", run.info)
-    assert held.failed_elsewhere() == (1, 5)
+    assert held.failed_elsewhere() == FailureCounts(1, 5, 0, 10)
     run.process(run.job.steps[0], "02")
     run.complete()
 
     run.next_round()
-    assert run.generation.claim("s1", "01", run.info).failed_elsewhere() == (0, 0)
+    assert run.generation.claim("s1", "01", run.info).failed_elsewhere() == FailureCounts(0, 5, 0, 10)
 
 
 def test_records_of_the_own_shard_are_counted_once():
@@ -252,7 +253,7 @@ def test_records_of_the_own_shard_are_counted_once():
     run.process(run.job.steps[0], "01")
     held = run.generation.claim("s2", "01", run.info)
 
-    assert held.failed_elsewhere() == (0, 10)
+    assert held.failed_elsewhere() == FailureCounts(0, 10, 0, 10)
     assert replace(held.tally, succeeded=0) == Tally()
 
 
