@@ -17,6 +17,13 @@ _RUN_PHRASES = {
 }
 
 
+_LEAD_PHRASES = {
+    "queued": "It has not started yet.",
+    "running": "It goes on unless somebody ends it.",
+    "success": "It has ended since, and succeeded.",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One alert, ready to be sent."""
@@ -59,9 +66,11 @@ def _subject(facts: AlertFacts, name: str) -> str:
 def _lead(facts: AlertFacts, name: str) -> str:
     if facts.event != "deadline_missed":
         return f"{_subject(facts, name)}."
+    by = _shown(facts.deadline)
     if facts.state == "failed":
-        return f"{name}: the run had to be done by {_shown(facts.deadline)}, and it has failed."
-    return f"{name}: the run was not done by {_shown(facts.deadline)}. It goes on unless somebody ends it."
+        return f"{name}: the run had to be done by {by}, and it has failed."
+    what = _LEAD_PHRASES.get(facts.state or "")
+    return f"{name}: the run was not done by {by}.{f' {what}' if what else ''}"
 
 
 def _table(facts: AlertFacts) -> str:

@@ -37,14 +37,24 @@ def generation_number(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def load_dir(base: str) -> str:
+    """The attempts to load."""
+    return f"{base}/load"
+
+
+def load_claims(names: Iterable[str]) -> list[ClaimId]:
+    """The attempts to load among the files of :func:`load_dir`, lowest first."""
+    return claims_among(name for name in names if not name.endswith(".failed.json"))
+
+
 def load_file(base: str, claim: ClaimId) -> str:
     """An attempt to load."""
-    return f"{base}/load/{claim}.json"
+    return f"{load_dir(base)}/{claim}.json"
 
 
 def load_failure(base: str, claim: ClaimId) -> str:
     """Why an attempt to load failed."""
-    return f"{base}/load/{claim}.failed.json"
+    return f"{load_dir(base)}/{claim}.failed.json"
 
 
 def stops_dir(generation: str) -> str:

@@ -69,16 +69,19 @@ class Guard:
         now = self._clock.now()
         if self._deadline is None or now < self._deadline or self._job.sla is None:
             return
-        error = DeadlineExceededError(
-            self._deadline.isoformat(timespec="seconds"), str(now - (self._deadline - self._job.sla)).split(".")[0]
-        )
+        deadline = self._deadline.isoformat(timespec="seconds")
+        elapsed = str(now - (self._deadline - self._job.sla)).split(".")[0]
         if self._job.on_sla == "stop":
-            raise error
+            raise DeadlineExceededError(deadline, elapsed)
         self._deadline = None
         if self._work.first_to_be_late():
-            log.error("LATE: job %s passed its deadline and goes on (on_sla='alert'). %s", self._job.name, error)
+            late = (
+                f"Job {self._job.name!r} is late: its deadline {deadline} has passed after {elapsed}. The work goes "
+                "on, and nothing has to be cleared (on_sla='alert')."
+            )
+            log.error("LATE: %s", late)
             if self._on_late is not None:
-                self._on_late(str(error))
+                self._on_late(late)
 
     def _check_fence(self) -> None:
         claim = self._work.claim

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import reduce
 from types import MappingProxyType
 
@@ -21,6 +21,7 @@ from batch_provider.engine.ports.store import Clock, GenerationReader
 from batch_provider.storage import paths
 from batch_provider.storage.blobs.protocol import Blobs, get_json, put_json
 from batch_provider.storage.claims.progress import Progress, latest_progress, put_progress
+from batch_provider.storage.claims.rounds import load_began
 from batch_provider.storage.reading.checkpoint_file import Footer, encode, open_checkpoint
 
 SYNC_SECONDS = 1.0
@@ -168,16 +169,18 @@ class HeldClaim:
         return None
 
     def round_started(self) -> datetime:
-        """The start of the load, or of the first claim of this round."""
+        """The start of the load, or of the first claim of this round; a retry does not begin it anew."""
         if self.claim.round == 0:
-            return datetime.fromisoformat(self._manifest.created_at) - timedelta(seconds=self._manifest.seconds)
+            return load_began(self._blobs, self._generation, self._manifest)
         started = [self.claim.started_at]
         for step in self._manifest.steps:
             for shard in self._manifest.shards:
                 directory = paths.claims_dir(self._generation, str(step["name"]), shard.id)
-                for name in self._blobs.files(directory)[-1:]:
-                    claim = get_json(self._blobs, f"{directory}/{name}")
-                    started += [claim["started_at"]] if claim["round"] == self.claim.round else []
+                for name in reversed(self._blobs.files(directory)):
+                    claim = Claim.from_json(get_json(self._blobs, f"{directory}/{name}"))
+                    if claim.round < self.claim.round:
+                        break  # and so are those before it
+                    started += [claim.started_at] if claim.round == self.claim.round else []
         return min(map(datetime.fromisoformat, started))
 
     def first_to_be_late(self) -> bool:

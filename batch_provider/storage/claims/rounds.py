@@ -1,12 +1,16 @@
-"""What decides whether an attempt resumes, redrives, or finds nothing to do."""
+"""What decides when a round began, and whether an attempt resumes, redrives, or finds nothing to do."""
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
+
 from batch_provider.domain.fused import FusedStep, checkpoint_steps
-from batch_provider.domain.instance import AttemptInfo, Claim, Close
+from batch_provider.domain.instance import AttemptInfo, Claim, Close, Manifest
 from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.domain.spec import JobSpec
 from batch_provider.engine.process.fingerprint import fingerprint
+from batch_provider.storage import paths
+from batch_provider.storage.blobs.local import Blobs, get_json
 
 
 def code_of(job: JobSpec | None, name: str) -> tuple[str, bool]:
@@ -16,6 +20,17 @@ def code_of(job: JobSpec | None, name: str) -> tuple[str, bool]:
     step = next(step for step in checkpoint_steps(job) if step.name == name)
     steps = step.steps if isinstance(step, FusedStep) else (step,)
     return fingerprint(step), any(each.on_code_change == "reprocess" for each in steps)
+
+
+def load_began(blobs: Blobs, generation: str, manifest: Manifest) -> datetime:
+    """When the load began that made a generation: its first try, if it was retried."""
+    began = datetime.fromisoformat(manifest.created_at) - timedelta(seconds=manifest.seconds)
+    base = generation.rpartition("/")[0]
+    for claim in paths.load_claims(blobs.files(paths.load_dir(base))):
+        document = get_json(blobs, paths.load_file(base, claim))
+        if document["info"]["round_token"] == manifest.round_token:
+            began = min(began, datetime.fromisoformat(document["started_at"]))
+    return began
 
 
 def is_settled(highest: Claim, close: Close | None, info: AttemptInfo) -> bool:

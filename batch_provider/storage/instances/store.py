@@ -229,5 +229,4 @@ def read_result(generation: StoredGeneration) -> BatchJobResult | None:
 
 def load_claims(blobs: Blobs, base: str) -> list[ClaimId]:
     """Attempts to load the instance at ``base``, oldest first."""
-    names = blobs.files(f"{base}/load")
-    return paths.claims_among(name for name in names if not name.endswith(".failed.json"))
+    return paths.load_claims(blobs.files(paths.load_dir(base)))

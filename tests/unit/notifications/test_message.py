@@ -47,6 +47,21 @@ def test_the_subject_says_what_became_of_the_run(deadline_context, state, subjec
     assert _message(deadline_context).subject == subject
 
 
+@pytest.mark.parametrize(
+    ("state", "lead"),
+    [
+        ("queued", "was not done by 2026-10-05 04:00:00 UTC. It has not started yet."),
+        ("running", "was not done by 2026-10-05 04:00:00 UTC. It goes on unless somebody ends it."),
+        ("success", "was not done by 2026-10-05 04:00:00 UTC. It has ended since, and succeeded."),
+        ("failed", "had to be done by 2026-10-05 04:00:00 UTC, and it has failed."),
+        (None, "was not done by 2026-10-05 04:00:00 UTC."),
+    ],
+)
+def test_the_first_line_is_true_of_the_runs_state(deadline_context, state, lead):
+    deadline_context["dag_run"]["state"] = state
+    assert _message(deadline_context).text.partition("\n")[0] == f"batch SLA: the run {lead}"
+
+
 def test_a_run_that_failed_before_its_deadline_is_called_so(deadline_context):
     deadline_context["dag_run"] |= {"state": "failed", "end_date": "2026-10-05T01:00:00Z"}
     text = _message(deadline_context).text

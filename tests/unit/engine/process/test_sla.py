@@ -6,7 +6,8 @@ from datetime import timedelta
 
 import pytest
 
-from batch_provider import BatchJob, InvalidOptionError, JobState
+from batch_provider import BatchJob, InvalidOptionError, JobState, Records
+from batch_provider.domain.errors import DeadlineExceededError, SourceError
 from batch_provider.engine.process.process import ShardTask, process_shard
 from batch_provider.testing import FakeClock, LocalRun
 
@@ -51,6 +52,74 @@ def test_a_rerun_carries_on_and_its_time_runs_from_its_own_start():
 
     assert (second.state, second.successful_records) == (JobState.STOPPED, 8)
     assert (third.state, third.successful_records) == (JobState.SUCCESSFUL, 10)
+
+
+class CrashError(RuntimeError):
+    """Ends a task, as an outage does; the task is retried."""
+
+
+def crashing_job(clock, crashes):
+    """Takes a second a record; its task crashes as often as ``crashes`` says, before a block."""
+    job = slow_job(clock, "stop", seconds=1)
+    left = iter(range(crashes))
+
+    def cancelled():
+        clock.advance(4)
+        if next(left, None) is not None:
+            raise CrashError
+        return False
+
+    return job, cancelled
+
+
+@pytest.mark.parametrize("rerun", [False, True])
+def test_a_retry_does_not_start_the_time_anew(rerun):
+    """Four seconds before each look: the third try of a round is over its ten seconds before it does anything."""
+    clock = FakeClock()
+    job, cancelled = crashing_job(clock, crashes=2)
+    run = LocalRun(job, clock=clock)
+    run.load(records(10))
+    if rerun:
+        run.complete()
+        clock.advance(3_600)
+        run.next_round()
+
+    for _ in range(2):
+        work = run.generation.claim("work", "01", run.info, job)
+        with pytest.raises(CrashError):
+            process_shard(ShardTask(job, job.step("work"), work, clock, cancelled=cancelled))
+    work = run.generation.claim("work", "01", run.info, job)
+    with pytest.raises(DeadlineExceededError, match="has passed after 0:00:12"):
+        process_shard(ShardTask(job, job.step("work"), work, clock, cancelled=cancelled))
+
+
+def test_a_retry_of_the_load_does_not_start_the_time_anew():
+    clock = FakeClock()
+    run = LocalRun(slow_job(clock, "stop"), clock=clock)
+
+    def down():
+        clock.advance(60)
+        raise ConnectionError("the source is down")
+        yield
+
+    with pytest.raises(SourceError):
+        run.load(Records(down()))
+    run.load(records(2))
+
+    run.process_all()
+
+    assert "has passed after 0:01:00" in run.complete().reason
+
+
+def test_a_load_that_was_cleared_starts_the_time_anew():
+    clock = FakeClock()
+    run = LocalRun(slow_job(clock, "stop"), clock=clock)
+    run.load(records(2))
+    clock.advance(60)
+
+    run.next_round()
+
+    assert run.run(records(2)).state is JobState.SUCCESSFUL
 
 
 def test_alert_says_so_once_and_goes_on(caplog):
