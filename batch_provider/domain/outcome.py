@@ -46,5 +46,7 @@ class CloseOutcome(StrEnum):
     """At a block boundary: deadline, stop request, or the task was told to end."""
     LIMITED = "limited"
     """At a block boundary: more records failed than the job allows."""
+    FAILED = "failed"
+    """With an error of the job, of a target or of the store, which the close names; a retry of the task resumes it."""
     ABANDONED = "abandoned"
     """Closed by on-complete for an attempt that never closed itself."""

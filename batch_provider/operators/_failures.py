@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 
 from batch_provider.domain.errors import BatchError, JobFailedError, StopProcessingError
 from batch_provider.engine.isolation.faults import let_faults_kill
+
+INTERRUPTIONS = (AirflowTaskTimeout,)
+"""What Airflow raises in a task without its being an Exception, and the task ends with: ``execution_timeout``."""
 
 
 @contextmanager

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.domain.spec import JobSpec
+from batch_provider.engine.process.ending import held_by_all
 from batch_provider.engine.process.stream import StreamTask, process_stream
-from batch_provider.operators._failures import airflow_errors
+from batch_provider.operators._failures import INTERRUPTIONS, airflow_errors
 from batch_provider.operators._outside import SupervisorOutside
 from batch_provider.operators.alerts import late_alert
 from batch_provider.operators.base import BatchOperator, DeclaredJob
@@ -61,10 +62,10 @@ class BatchStreamOperator(BatchOperator):
         with airflow_errors():
             store = self.instance_store(context)
             info = self.attempt(context)
-            works = [
-                store.generation(shard["generation"]).claim(self.step, shard["shard"], info, self.job)
-                for shard in self.shards
-            ]
+            works = held_by_all(
+                lambda shard: store.generation(shard["generation"]).claim(self.step, shard["shard"], info, self.job),
+                self.shards,
+            )
             process_stream(
                 StreamTask(
                     job=self.job,
@@ -75,5 +76,6 @@ class BatchStreamOperator(BatchOperator):
                     cancelled=self._cancelled.is_set,
                     on_late=late_alert(self.job, context),
                     outside=SupervisorOutside(),
+                    interruptions=INTERRUPTIONS,
                 )
             )

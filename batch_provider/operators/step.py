@@ -10,7 +10,7 @@ from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.domain.fused import CheckpointStep, checkpoint_steps
 from batch_provider.domain.spec import JobSpec
 from batch_provider.engine.process.process import ShardTask, process_shard
-from batch_provider.operators._failures import airflow_errors
+from batch_provider.operators._failures import INTERRUPTIONS, airflow_errors
 from batch_provider.operators._outside import SupervisorOutside
 from batch_provider.operators.alerts import late_alert
 from batch_provider.operators.base import BatchOperator, DeclaredJob
@@ -82,6 +82,7 @@ class BatchStepOperator(BatchOperator):
                 on_late=late_alert(self.job, context),
                 targets=DatabaseTargets(wiring.AirflowAccess()),
                 outside=SupervisorOutside(),
+                interruptions=INTERRUPTIONS,
             )
         )
 

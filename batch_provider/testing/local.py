@@ -25,6 +25,7 @@ from batch_provider.engine.complete.complete import complete
 from batch_provider.engine.load.load import load_instance
 from batch_provider.engine.ports.clock import SystemClock
 from batch_provider.engine.ports.store import Clock, Source, SourceAccess
+from batch_provider.engine.process.ending import held_by_all
 from batch_provider.engine.process.process import ShardTask, process_shard
 from batch_provider.engine.process.stream import StreamTask, process_stream
 from batch_provider.sources.access import LocalAccess
@@ -111,7 +112,8 @@ class LocalRun:
     def stream(self, step: StepSpec) -> None:
         """Run a streaming aggregator over all shards, as the barrier task would."""
         generation = self.generation
-        works = [generation.claim(step.name, shard.id, self.info, self.job) for shard in generation.manifest.shards]
+        shards = [shard.id for shard in generation.manifest.shards]
+        works = held_by_all(lambda shard: generation.claim(step.name, shard, self.info, self.job), shards)
         process_stream(StreamTask(self.job, step, works, self.clock, self._constant()))
 
     def process_all(self) -> None:

@@ -203,17 +203,15 @@ def _verdict(job: JobSpec, closes: Closes, account: Account, on_input: int) -> t
     counts = FailureCounts(account.failed - on_input, _come_to(account), on_input, _loaded(account))
     if (error := job.limit.exceeded(counts, final=account.not_run == 0)) is not None:
         return JobState.FAILED_PROCESS_RECORDS, f"{error.fact}. Look at the error table, {error.advice}"
-    if limited := [close for close in closes.values() if close.outcome is CloseOutcome.LIMITED]:
+    if limited := _ended_as(closes, CloseOutcome.LIMITED):
         return JobState.FAILED_PROCESS_RECORDS, limited[0].reason
-    stopped = [close for close in closes.values() if close.outcome is CloseOutcome.STOPPED]
-    if stopped:
+    if stopped := _ended_as(closes, CloseOutcome.STOPPED):
         return JobState.STOPPED, stopped[0].reason
-    abandoned = [close for close in closes.values() if close.outcome is CloseOutcome.ABANDONED]
-    if abandoned:
-        first = abandoned[0]
-        more = f" (and {len(abandoned) - 1} more)" if len(abandoned) > 1 else ""
+    if unfinished := _ended_as(closes, CloseOutcome.FAILED) + _ended_as(closes, CloseOutcome.ABANDONED):
+        first = unfinished[0]
+        more = f" (and {len(unfinished) - 1} more)" if len(unfinished) > 1 else ""
         reason = (
-            f"Step {first.step!r} of shard {first.shard}{more} did not finish: {first.reason}. "
+            f"Step {first.step!r} of shard {first.shard}{more} did not finish: {first.reason.removesuffix('.')}. "
             "See that task's log, then clear the failed tasks with Downstream."
         )
         return JobState.FAILED_PROCESS_RECORDS, reason
@@ -224,6 +222,10 @@ def _verdict(job: JobSpec, closes: Closes, account: Account, on_input: int) -> t
         )
         return JobState.FAILED_PROCESS_RECORDS, reason
     return JobState.SUCCESSFUL, _success_reason(job, account.failed)
+
+
+def _ended_as(closes: Closes, outcome: CloseOutcome) -> list[Close]:
+    return [close for close in closes.values() if close.outcome is outcome]
 
 
 def _loaded(account: Account) -> int:

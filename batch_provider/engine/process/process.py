@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from batch_provider.domain.errors import FailureLimitExceededError, FencedError, StopProcessingError
 from batch_provider.domain.fused import CheckpointStep
 from batch_provider.domain.layout import FileRef, Span, gaps
 from batch_provider.domain.outcome import CloseOutcome
@@ -23,10 +22,11 @@ from batch_provider.engine.isolation.runner import IsolatedRunner, isolated_if_d
 from batch_provider.engine.ports.store import Clock, ShardWork
 from batch_provider.engine.ports.writing import Targets
 from batch_provider.engine.process.commit import Previous, commit_block
+from batch_provider.engine.process.ending import ending
 from batch_provider.engine.process.fingerprint import fingerprint
 from batch_provider.engine.process.guard import Guard
 from batch_provider.engine.process.sizing import BlockSizer
-from batch_provider.engine.steps.fused import FusedRunner
+from batch_provider.engine.steps.fused import FusedRunner, Runner
 from batch_provider.engine.steps.runners import make_runner
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class ShardTask:
         on_late: told once for each round that the SLA has passed.
         targets: how writers and transactions reach their databases.
         outside: what a child process must not speak to.
+        interruptions: exceptions that end the task without being an Exception: its time limit.
     """
 
     job: JobSpec
@@ -60,6 +61,7 @@ class ShardTask:
     on_late: Callable[[str], None] | None = None
     targets: Targets | None = None
     outside: Outside | None = None
+    interruptions: tuple[type[BaseException], ...] = ()
 
 
 def process_shard(task: ShardTask) -> Tally:
@@ -69,11 +71,11 @@ def process_shard(task: ShardTask) -> Tally:
         Outcomes over the whole shard, with this attempt's own work.
 
     Raises:
-        StopProcessingError: a limit, a stop or a successor ended it; what is done stays done, and the attempt is
-            closed ``stopped`` (unless it was fenced: then it no longer counts).
+        StopProcessingError: a limit, a stop or a successor ended it; what is done stays done.
+        BatchError: the job, the store or a target ended it.
     """
     run = _ShardRun(task)
-    with closing(run.runner):
+    with ending(run.close, task.interruptions):
         return run.work_through()
 
 
@@ -82,58 +84,54 @@ class _ShardRun:
 
     def __init__(self, task: ShardTask) -> None:
         self.task, self.work = task, task.work
-        self.guard = Guard(task.work, task.job, task.clock, task.cancelled, task.on_late)
         self.sizer = BlockSizer(task.job.block_size)
-        constant = dict(task.constant)
-        make = partial(make_runner, task.job, task.step, constant, task.work, task.targets)
-        self.runner = isolated_if_deadly(task.job, task.step, task.work, make, self.guard.before_block, task.outside)
-        self.adopted = task.work.tally
         self.own = Tally()
-        self.is_finished = False
+        self.is_closed = False
         self.cutting = 0.0
         self.began = task.clock.monotonic()
+        self.runner: Runner | FusedRunner | IsolatedRunner | None = None
 
     def work_through(self) -> Tally:
         """The block loop."""
-        try:
-            for span, previous in self.pending():
+        task = self.task
+        self.guard = Guard(task.work, task.job, task.clock, task.cancelled, task.on_late)
+        make = partial(make_runner, task.job, task.step, dict(task.constant), task.work, task.targets)
+        chosen = isolated_if_deadly(task.job, task.step, task.work, make, self.guard.before_block, task.outside)
+        with closing(chosen) as runner:
+            self.runner = runner
+            for span, previous in self.pending(runner):
                 self.guard.before_block()
-                self.process(span, previous)
-            self.is_finished = True
-            self.guard.check_limit()
-        except FencedError:
-            raise
-        except StopProcessingError as stop:
-            self.close(self.outcome_of(stop), str(stop))
-            raise
-        return self.close(CloseOutcome.DONE, "")
+                self.process(runner, span, previous)
+            tally = self.close(CloseOutcome.DONE, "")
+            self.guard.check_limit()  # the last block may have tripped it: all is done, and the task fails
+        return tally
 
-    def pending(self) -> Iterator[tuple[Span, FileRef | None]]:
+    def pending(self, runner: Runner | FusedRunner | IsolatedRunner) -> Iterator[tuple[Span, FileRef | None]]:
         """What there is to do, in order of ids: rewrites of adopted files, and blocks cut out of the gaps."""
         rewrites = self.work.rewrites
         for hole in gaps(self.work.shard.span, [file.span for file in self.work.files]):
             at = hole.first
             while at <= hole.last:
                 began = self.task.clock.monotonic()
-                span = self.runner.cut(self.work.upstream, Span(at, hole.last), self.sizer.size)
+                span = runner.cut(self.work.upstream, Span(at, hole.last), self.sizer.size)
                 self.cutting = self.task.clock.monotonic() - began
                 yield span, None
                 at = span.last + 1
         for file in rewrites:
             yield file.span, file
 
-    def process(self, span: Span, file: FileRef | None) -> None:
+    def process(self, runner: Runner | FusedRunner | IsolatedRunner, span: Span, file: FileRef | None) -> None:
         """Run the step over one block and commit it; a block with nothing to do is left as it is."""
         clock = self.task.clock
         started, self.cutting = clock.monotonic() - self.cutting, 0.0  # fused steps work in looking for a group's end
-        block = self.runner.block(self.work.upstream, span)
+        block = runner.block(self.work.upstream, span)
         candidates, previous = np.arange(len(block)), None
         if file is not None:
             previous = Previous(self.work.previous(file), self.work.footer_owners(file))
             candidates = previous.stale(block, self.work, self.task.job.max_redrives)
             if len(candidates) == 0:
                 return
-        result = self.runner.run(block, candidates)
+        result = runner.run(block, candidates)
         seconds = clock.monotonic() - started
         tally = commit_block(self.work, block, result, candidates, previous, clock.now(), seconds)
         self.own += tally
@@ -146,23 +144,20 @@ class _ShardRun:
         """Outcomes over all files; calls, blocks and seconds of this attempt alone."""
         return self.work.tally.with_work(self.own, self.task.clock.monotonic() - self.began)
 
-    def outcome_of(self, stop: StopProcessingError) -> CloseOutcome:
-        """How the attempt ended: done, if the last block tripped the limit and nothing was left to stop."""
-        if self.is_finished:
-            return CloseOutcome.DONE
-        return CloseOutcome.LIMITED if isinstance(stop, FailureLimitExceededError) else CloseOutcome.STOPPED
-
     def close(self, outcome: CloseOutcome, reason: str) -> Tally:
-        """End the attempt and say what it did."""
+        """End the attempt and say what it did, unless it has been ended."""
         tally = self.tally()
+        if self.is_closed:
+            return tally
         self.work.close(
             outcome,
             tally,
             fingerprint=fingerprint(self.task.step),
             reason=reason,
-            stacks=self.runner.stacks,
-            fused=self.runner.work if isinstance(self.runner, (FusedRunner, IsolatedRunner)) else {},
+            stacks=self.runner.stacks if self.runner else {},
+            fused=self.runner.work if isinstance(self.runner, FusedRunner | IsolatedRunner) else {},
         )
+        self.is_closed = True
         log.info(
             "Step %s, shard %s %s: %s successful, %s failed, %s skipped; %s processed by this attempt in %.1f s",
             self.task.step.name,

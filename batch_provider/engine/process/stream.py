@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from batch_provider.domain.errors import FencedError, StopProcessingError
 from batch_provider.domain.layout import FileRef, Span, gaps
 from batch_provider.domain.outcome import CloseOutcome, Outcome
 from batch_provider.domain.spec import JobSpec, StepSpec
@@ -24,6 +23,7 @@ from batch_provider.engine.isolation.child import Outside
 from batch_provider.engine.isolation.stream import Called, StreamWork, call_in_child
 from batch_provider.engine.ports.store import Clock, ShardWork
 from batch_provider.engine.process.commit import Previous, commit_block
+from batch_provider.engine.process.ending import ending
 from batch_provider.engine.process.fingerprint import fingerprint
 from batch_provider.engine.process.guard import Guard
 from batch_provider.engine.steps.accept import Acceptance
@@ -46,6 +46,7 @@ class StreamTask:
         cancelled: whether the task was told to end.
         on_late: told once for each round that the SLA has passed.
         outside: what a child process must not speak to.
+        interruptions: exceptions that end the task without being an Exception: its time limit.
     """
 
     job: JobSpec
@@ -56,6 +57,7 @@ class StreamTask:
     cancelled: Callable[[], bool] = lambda: False
     on_late: Callable[[str], None] | None = None
     outside: Outside | None = None
+    interruptions: tuple[type[BaseException], ...] = ()
 
 
 @dataclass
@@ -95,56 +97,52 @@ def process_stream(task: StreamTask) -> None:
 
     Raises:
         StopProcessingError: a limit, a stop or a successor ended it before the commit; nothing counts then.
+        BatchError: the job or the store ended it.
     """
-    _StreamRun(task).run()
+    run = _StreamRun(task)
+    with ending(run.close, task.interruptions):
+        run.run()
 
 
 class _StreamRun:
     def __init__(self, task: StreamTask) -> None:
         self.task, self.step = task, task.step
-        self.accept = Acceptance(task.job, task.step, dict(task.constant))
-        self.function = UserFunction(task.step.name, task.step.call, PER_STREAM, dict(task.constant))
-        self.guards = [Guard(work, task.job, task.clock, task.cancelled, task.on_late) for work in task.works]
         self.own: dict[str, Tally] = {}
+        self.open = list(task.works)
+        self.function: UserFunction | None = None
 
     def run(self) -> None:
         """The whole of it."""
-        pieces = self._pieces(committed=any(work.settled for work in self.task.works))
-        try:
-            error, seconds = self._asked_and_called(pieces)
-            self._look()
-            self._commit(pieces, error, seconds)
-            self._close(CloseOutcome.DONE, "")
-            for guard in self.guards:
-                guard.check_limit()
-        except FencedError:
-            raise
-        except StopProcessingError as stop:
-            if not all(self._is_whole(work) for work in self.task.works):
-                self._close(CloseOutcome.STOPPED, str(stop))
-            raise
+        task = self.task
+        self.accept = Acceptance(task.job, task.step, dict(task.constant))
+        self.function = UserFunction(task.step.name, task.step.call, PER_STREAM, dict(task.constant))
+        self.guards = [Guard(work, task.job, task.clock, task.cancelled, task.on_late) for work in task.works]
+        pieces = self._pieces(committed=any(work.settled for work in task.works))
+        error, seconds = self._asked_and_called(self.function, pieces)
+        self._look()
+        self._commit(pieces, error, seconds)
+        self.close(CloseOutcome.DONE, "")
+        for guard in self.guards:
+            guard.check_limit()
 
-    def _asked_and_called(self, pieces: list[_Piece]) -> tuple[RecordError | None, float]:
+    def _asked_and_called(self, function: UserFunction, pieces: list[_Piece]) -> tuple[RecordError | None, float]:
         """Which records are taken, and the one call for them; in a child process if too many attempts died here."""
 
         def call() -> Called:
-            return Called(*self._call(pieces), dict(self.function.stacks))
+            return Called(*self._call(function, pieces), dict(function.stacks))
 
         if max((work.deaths for work in self.task.works), default=0) < self.task.job.max_process_deaths:
             for piece in pieces:
                 self._accept(piece)
-            return self._call(pieces)
+            return self._call(function, pieces)
         work = StreamWork(self.step.name, pieces, self._accept, self._admit, call)
         called = call_in_child(work, self._look, self.task.outside)
-        self.function.stacks.update(called.stacks)
+        function.stacks.update(called.stacks)
         return called.error, called.seconds
 
     def _look(self) -> None:
         for guard in self.guards:
             guard.before_block()
-
-    def _is_whole(self, work: ShardWork) -> bool:
-        return not gaps(work.shard.span, [file.span for file in work.files])
 
     def _pieces(self, *, committed: bool) -> list[_Piece]:
         pieces = [piece for work in self.task.works for piece in self._pieces_of(work, committed)]
@@ -166,7 +164,7 @@ class _StreamRun:
                 span = Span(first, min(first + BLOCK_ROWS - 1, hole.last))
                 yield _Piece(work, span, None, None)
 
-    def _call(self, pieces: list[_Piece]) -> tuple[RecordError | None, float]:
+    def _call(self, function: UserFunction, pieces: list[_Piece]) -> tuple[RecordError | None, float]:
         """One call over all pieces, if it has records at all; what it raises fails every one of them."""
         if not any(piece.taken.any() for piece in pieces):
             return None, 0.0
@@ -175,9 +173,9 @@ class _StreamRun:
         epochs = "-".join(str(work.claim.since) for work in self.task.works)
         key = f"{instance}/{self.step.name}/{epochs}"
         try:
-            self.function.once(Records(lambda: self._records(pieces)), idempotency_key=key)
+            function.once(Records(lambda: self._records(pieces)), idempotency_key=key)
         except Exception as raised:  # noqa: BLE001  # this is where user code ends
-            return self.function.note(raised), perf_counter() - started
+            return function.note(raised), perf_counter() - started
         return None, perf_counter() - started
 
     def _records(self, pieces: list[_Piece]) -> Iterator[dict[str, Any]]:
@@ -227,9 +225,12 @@ class _StreamRun:
         result.call_seconds = np.full(len(positions), each)
         return result
 
-    def _close(self, outcome: CloseOutcome, reason: str) -> None:
-        mark = fingerprint(self.step)
-        for work in self.task.works:
+    def close(self, outcome: CloseOutcome, reason: str) -> None:
+        """End the attempt in every shard in which it has not ended."""
+        mark, stacks = fingerprint(self.step), self.function.stacks if self.function else {}
+        while self.open:
+            work = self.open[0]
             own = self.own.get(work.shard.id, Tally())
             tally = work.tally.with_work(own, own.seconds)
-            work.close(outcome, tally, fingerprint=mark, reason=reason, stacks=self.function.stacks)
+            work.close(outcome, tally, fingerprint=mark, reason=reason, stacks=stacks)
+            del self.open[0]

@@ -16,7 +16,7 @@ from batch_provider.domain.layout import ClaimId, ShardRef
 from batch_provider.domain.spec import JobSpec
 from batch_provider.storage.claims.deaths import deaths_of
 from batch_provider.storage.claims.held_claim import HeldClaim
-from batch_provider.storage.claims.rounds import code_of, is_settled
+from batch_provider.storage.claims.rounds import code_of, is_resumed, is_settled
 from batch_provider.storage.claims.stored import StoredGeneration
 from batch_provider.storage.claims.taking import Seen, adopt, take
 
@@ -59,7 +59,7 @@ class Generation(StoredGeneration):
         settled = highest is not None and is_settled(highest, seen.close, info)
         if older and highest is not None and highest.fingerprint != code:
             settled = False  # its code has changed since
-        resumes = settled or seen.is_open
+        resumes = settled or is_resumed(highest, seen.close, info)
         claim = Claim(
             id=identity,
             step=step,

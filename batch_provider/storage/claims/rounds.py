@@ -10,7 +10,7 @@ from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.domain.spec import JobSpec
 from batch_provider.engine.process.fingerprint import fingerprint
 from batch_provider.storage import paths
-from batch_provider.storage.blobs.local import Blobs, get_json
+from batch_provider.storage.blobs.protocol import Blobs, get_json
 
 
 def code_of(job: JobSpec | None, name: str) -> tuple[str, bool]:
@@ -31,6 +31,13 @@ def load_began(blobs: Blobs, generation: str, manifest: Manifest) -> datetime:
         if document["info"]["round_token"] == manifest.round_token:
             began = min(began, datetime.fromisoformat(document["started_at"]))
     return began
+
+
+def is_resumed(highest: Claim | None, close: Close | None, info: AttemptInfo) -> bool:
+    """Whether an attempt goes on where the one before it ended: that was killed, or this is a retry after its error."""
+    if highest is None or close is None:
+        return highest is not None
+    return close.outcome is CloseOutcome.FAILED and highest.info.round_token == info.round_token
 
 
 def is_settled(highest: Claim, close: Close | None, info: AttemptInfo) -> bool:

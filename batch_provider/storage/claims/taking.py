@@ -34,11 +34,6 @@ class Seen:
     close: Close | None
     files: tuple[FileRef, ...]
 
-    @property
-    def is_open(self) -> bool:
-        """Whether an attempt began and has not ended."""
-        return self.highest is not None and self.close is None
-
 
 def look(generation: StoredGeneration, step: str, shard_id: str, own: Sequence[ClaimId] = ()) -> Seen:
     """What there is now, without the claims in ``own``."""
