@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from batch_provider.domain.instance import known_fields
 from batch_provider.domain.outcome import JobState
 from batch_provider.domain.tally import Tally
 from batch_provider.domain.text import count
 
+TOLD_APART = r"CheckFailed|IntegrityError|ConstraintException|RaiseException|\w*Violation"
+"""Exceptions whose message says which check or constraint it was: SQL and Arrow steps, databases, their triggers.
+
+As a regular expression over the whole name, for Python and DuckDB. Databases give the row only after the first line.
+"""
+
 
 @dataclass(frozen=True)
 class ErrorCount:
-    """A row of the error table: how many records failed with this exception in this step."""
+    """A row of the error table: how many records failed with this exception in this step.
+
+    Checks and constraints are told apart: of those, it is how many failed with this message.
+    """
 
     exception: str
     step: str
@@ -160,10 +170,10 @@ class BatchJobResult:
         """Read what :meth:`to_json` wrote."""
         return cls(
             **{
-                **{item.name: data[item.name] for item in fields(cls) if item.name in data},
+                **known_fields(cls, data),
                 "state": JobState(data["state"]),
-                "steps": tuple(StepResult(**step) for step in data["steps"]),
-                "errors": tuple(ErrorCount(**error) for error in data["errors"]),
+                "steps": tuple(StepResult(**known_fields(StepResult, step)) for step in data["steps"]),
+                "errors": tuple(ErrorCount(**known_fields(ErrorCount, error)) for error in data["errors"]),
                 "dead_letters": _texts(data["dead_letters"]),
                 "closes": _texts(data["closes"]),
                 "stops": _texts(data["stops"]),

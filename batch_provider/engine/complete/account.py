@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,16 +10,24 @@ from functools import partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from batch_provider.domain.errors import DataLossError
 from batch_provider.domain.instance import Close, Manifest
 from batch_provider.domain.layout import WINDOW_ROWS, ShardRef, Span, tiles
 from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import FAILED_BEFORE, CloseOutcome, Outcome
+from batch_provider.domain.result import TOLD_APART
 from batch_provider.engine.columns.block import OUTCOME_BITS, has_failed
 from batch_provider.engine.columns.rows import one_chunk
 from batch_provider.engine.ports.completion import GenerationStore
 from batch_provider.engine.steps.fused_outcomes import failed_in, unpack
+
+MOST_CHECKS = 100
+"""Different messages of checks and constraints that are told apart, of one exception in one step."""
+
+ErrorKind = tuple[str, str, str]
+"""Step, exception type, and for checks and constraints which one."""
 
 Closes = Mapping[tuple[str, str], Close]
 """(step, shard id) → the close that counts."""
@@ -31,7 +40,7 @@ class Account:
     Attributes:
         successful, failed, not_run: records by final outcome.
         outcomes: step → number of records by :class:`Outcome`; fused steps each by itself.
-        errors: (step, exception type) → failed rows; ``samples``: the message of one of them.
+        errors: (step, exception type, check or constraint) → failed rows; ``samples``: the message of one of them.
         late: (step, shard id) → rows of an earlier round that the step has not made again yet, although the step
             before has: a redrive was cut short. Their records count as not run.
         codes: step → fingerprint of the code → records that it did.
@@ -42,11 +51,12 @@ class Account:
     failed: int = 0
     not_run: int = 0
     outcomes: dict[str, np.ndarray] = field(default_factory=dict)
-    errors: Counter[tuple[str, str]] = field(default_factory=Counter)
-    samples: dict[tuple[str, str], str] = field(default_factory=dict)
+    errors: Counter[ErrorKind] = field(default_factory=Counter)
+    samples: dict[ErrorKind, str] = field(default_factory=dict)
     late: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
     codes: dict[str, Counter[str]] = field(default_factory=dict)
     given_up: Counter[str] = field(default_factory=Counter)
+    _checks: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def note_late(self, step: str, shard: ShardRef, window: Span, late: np.ndarray) -> None:
         """Add which rows of a window of a shard are late."""
@@ -69,16 +79,25 @@ class Account:
                     "step": pa.array(failed_in(steps, rows), pa.string()),
                     "type": error.field("type"),
                     "message": error.field("message"),
+                    "check": _checks(error),
                 }
             )
             # one thread: with more of them "first" is any
-            kinds = found.group_by(["step", "type"], use_threads=False).aggregate(
+            kinds = found.group_by(["step", "type", "check"], use_threads=False).aggregate(
                 [("message", "first"), ([], "count_all")]
             )
             for kind in kinds.to_pylist():
-                key = (kind["step"], kind["type"])
-                self.errors[key] += kind["count_all"]
-                self.samples.setdefault(key, kind["message_first"])
+                self._take_kind((kind["step"], kind["type"], kind["check"]), kind["count_all"], kind["message_first"])
+
+    def _take_kind(self, kind: ErrorKind, count: int, sample: str) -> None:
+        """Add errors of one kind; messages that are all different become one row."""
+        step, error_type, check = kind
+        if kind not in self.samples and check:
+            self._checks[step, error_type] += 1
+            if self._checks[step, error_type] > MOST_CHECKS:
+                kind = (step, error_type, "")
+        self.errors[kind] += count
+        self.samples.setdefault(kind, sample)
 
     def take_outcomes(self, steps: Sequence[str], outcome: np.ndarray, packed: np.ndarray) -> None:
         """Add what a step, or each of several that are fused, did with the records of one shard."""
@@ -97,6 +116,16 @@ class Account:
         found = self.codes[step]
         for epoch, count in zip(*np.unique(epochs, return_counts=True), strict=True):
             found[codes[int(epoch)]] += int(count)
+
+
+def _checks(error: pa.StructArray) -> pa.Array:
+    """For each error the check or constraint that it is of: its message, without what a database adds; else ''."""
+    types, messages = error.field("type"), error.field("message")
+    apart = [kind for kind in types.unique().to_pylist() if re.fullmatch(TOLD_APART, kind)]
+    if not apart:
+        return pa.repeat("", len(error))
+    first_lines = pc.replace_substring_regex(messages, r"(?s)\n.*", "")
+    return pc.if_else(pc.is_in(types, pa.array(apart)), first_lines, "")
 
 
 @dataclass

@@ -193,10 +193,8 @@ def _outcome_tally(counts: np.ndarray) -> Tally:
 def _errors(account: Account) -> tuple[ErrorCount, ...]:
     """The error table in the order of the steps, the commonest error first."""
     order = [INPUT_PHASE, *account.outcomes]
-    rows = [
-        ErrorCount(kind, step, count, account.samples[step, kind]) for (step, kind), count in account.errors.items()
-    ]
-    return tuple(sorted(rows, key=lambda row: (order.index(row.step), -row.count, row.exception)))
+    rows = [ErrorCount(kind[1], kind[0], count, account.samples[kind]) for kind, count in account.errors.items()]
+    return tuple(sorted(rows, key=lambda row: (order.index(row.step), -row.count, row.exception, row.sample)))
 
 
 def _verdict(job: JobSpec, closes: Closes, account: Account, on_input: int) -> tuple[JobState, str]:

@@ -19,7 +19,7 @@ from batch_provider.domain.instance import Close
 from batch_provider.domain.layout import WINDOW_ROWS, FileRef, ShardRef, Span
 from batch_provider.domain.names import INPUT_PHASE
 from batch_provider.domain.outcome import Outcome
-from batch_provider.domain.result import BatchJobResult
+from batch_provider.domain.result import TOLD_APART, BatchJobResult
 from batch_provider.engine.steps.fused_outcomes import failed_in, unpack
 from batch_provider.storage.claims.stored import StoredGeneration
 from batch_provider.storage.reading.chain import Layer
@@ -28,7 +28,7 @@ from batch_provider.storage.reading.status import StatusReader, StepStatus, runs
 if TYPE_CHECKING:
     import duckdb
 
-_TABLES = """
+_TABLES = f"""
 CREATE TABLE steps (position INTEGER, step VARCHAR);
 CREATE TABLE attempts (step VARCHAR, shard VARCHAR, attempt VARCHAR, outcome VARCHAR, reason VARCHAR,
     started_at TIMESTAMP, ended_at TIMESTAMP, host VARCHAR, pid BIGINT, try_number INTEGER, processed BIGINT,
@@ -45,7 +45,9 @@ CREATE VIEW records AS
         count(*) FILTER (outcome = 'SKIPPED') AS skipped_by
     FROM outcomes GROUP BY record_id;
 CREATE VIEW errors AS
-    SELECT step, error_type, count(*) AS records, min(message) AS sample FROM failures GROUP BY ALL;
+    SELECT step, error_type, count(*) AS records, min(message) AS sample FROM failures
+    GROUP BY step, error_type,
+        CASE WHEN regexp_full_match(error_type, '{TOLD_APART}') THEN split_part(message, chr(10), 1) END;
 """
 
 
