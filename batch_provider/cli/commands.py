@@ -19,7 +19,7 @@ from batch_provider.engine.complete.report import render_report
 from batch_provider.engine.ports.clock import SystemClock
 from batch_provider.engine.purge import Removal, purge
 from batch_provider.storage.instances.store import InstanceStore
-from batch_provider.storage.views.instance_view import InstanceView
+from batch_provider.storage.views.instance_view import InstanceStatus, InstanceView
 
 _UNITS = {"d": "days", "h": "hours", "m": "minutes"}
 
@@ -42,18 +42,22 @@ def list_command(args: Namespace) -> None:
 
 
 def _row(store: InstanceStore, states: Mapping[tuple[str, str], str] | None) -> dict[str, Any]:
-    owner, generation, result = store.instance, store.latest(), store.result()
-    ended = states is not None and states.get((owner.dag_id, owner.run_id)) not in ALIVE
+    owner, generation = store.instance, store.latest()
+    ended = None if states is None else states.get((owner.dag_id, owner.run_id)) not in ALIVE
+    status = InstanceView(store).status(run_has_ended=ended)
+    result = None if status.is_at_work else status.result  # the counts of a round before are not those of this one
     started = store.load_started()
     return {
         "job_instance_id": owner.id,
         "dag_id": owner.dag_id,
         "job": owner.job,
         "run_id": owner.run_id,
-        "state": str(InstanceView(store).state(run_has_ended=ended)),
+        "state": str(status.state),
+        "round": status.round,
         "records": generation.manifest.total if generation else "",
         "successful": result.successful_records if result else "",
         "failed": result.failed_records if result else "",
+        "out_of_date": "yes" if result and result.stale else "",
         "started_at": started.isoformat(timespec="seconds"),
         "age": _in_words(store.clock.now() - started),
     }
@@ -69,27 +73,34 @@ def _in_words(age: timedelta) -> str:
 
 @command
 def show_command(args: Namespace) -> None:
-    """Show the report; without one, how far the instance is."""
+    """Show the report; without one, or while a redrive runs, how far the instance is."""
     store = find(args)
-    result = store.result()
-    if result is None:
-        _show_progress(store, args.output)
-    elif args.output == "table":
-        print(render_report(result))
-    else:
-        AirflowConsole().print_as([result.to_json()], args.output)
-
-
-def _show_progress(store: InstanceStore, output: str) -> None:
     view = InstanceView(store)
+    status = view.status(run_has_ended=_run_has_ended(store))
+    if status.result is None or status.is_at_work:
+        _show_progress(store, view, status, args.output)
+    elif args.output == "table":
+        print(render_report(status.result))
+    else:
+        AirflowConsole().print_as([status.result.to_json()], args.output)
+
+
+def _run_has_ended(store: InstanceStore) -> bool | None:
     try:
-        ended = not is_alive(store.instance)
+        return not is_alive(store.instance)
     except NoDatabaseError:
-        ended = False
+        return None
+
+
+def _show_progress(store: InstanceStore, view: InstanceView, status: InstanceStatus, output: str) -> None:
     if output == "table":
-        print(f"{store.instance.id} is {view.state(run_has_ended=ended)}")
+        print(f"{store.instance.id} is {status.state}" + (f" in round {status.round}" if status.round > 1 else ""))
         if (failure := store.load_failure()) is not None:
             print(f"{failure.error_type}: {failure.message}")
+        for line in status.failed:
+            print(line)
+        if status.result is not None:
+            print(f"The round before: {status.result.summary()}")
     rows = [
         {"step": step, **{name: getattr(tally, name) for name in ("received", "succeeded", "failed", "skipped")}}
         for step, tally in view.progress().items()
@@ -101,7 +112,11 @@ def _show_progress(store: InstanceStore, output: str) -> None:
 def errors_command(args: Namespace) -> None:
     """Show the kinds of failures, or the failed records."""
     store = find(args)
-    view, result = InstanceView(store), store.result()
+    view = InstanceView(store)
+    status = view.status(run_has_ended=_run_has_ended(store))
+    result = None if status.is_at_work else status.result
+    if result is not None and result.stale:
+        _note(args, f"OUT OF DATE: {result.stale}")
     if args.records or result is None:
         found = view.errors(args.step, limit=args.limit)
         rows = [{**vars(failure), "failed_at": failure.failed_at.isoformat()} for failure in found]

@@ -16,7 +16,8 @@ from sqlalchemy import update
 
 from batch_provider.cli.commands import duration
 from batch_provider.domain.errors import InvalidOptionError
-from batch_provider.domain.outcome import JobState
+from batch_provider.domain.instance import AttemptInfo
+from batch_provider.domain.outcome import CloseOutcome, JobState
 
 pytestmark = pytest.mark.integration
 
@@ -77,6 +78,33 @@ def test_list_says_cancelled_of_a_run_that_ended_without_a_result(cli, done):
     assert json.loads(cli("list", "-o", "json"))[0]["state"] == "CANCELLED"
     set_state(done, "running")
     assert json.loads(cli("list", "-o", "json"))[0]["state"] == "EXECUTING"
+
+
+def test_list_and_show_say_that_a_redrive_runs_and_what_it_leaves_behind(cli, done):
+    """A result of the round before is no state of this one; and when nobody goes on, it is out of date."""
+    work = done.store.latest().claim("validate", "01", AttemptInfo(round_token="clear"))
+    set_state(done, "running")
+    (row,) = json.loads(cli("list", "-o", "json"))
+    assert {name: row[name] for name in ("state", "round", "records", "successful", "failed", "out_of_date")} == {
+        "state": "EXECUTING",
+        "round": "2",
+        "records": "20",
+        "successful": "",
+        "failed": "",
+        "out_of_date": "",
+    }
+    shown = cli("show", done.run_id)
+    assert "is EXECUTING in round 2" in shown
+    assert "The round before: Job 'orders'" in shown
+    assert {row["step"] for row in json.loads(cli("show", done.run_id, "-o", "json"))} >= {"validate", "store"}
+
+    work.close(CloseOutcome.FAILED, work.tally, fingerprint="", reason="StorageError: the disk is full")
+    assert "Step 'validate' of shard 01 failed: StorageError: the disk is full" in cli("show", done.run_id)
+    set_state(done, "failed")
+    (row,) = json.loads(cli("list", "-o", "json"))
+    assert (row["state"], row["round"], row["out_of_date"]) == ("SUCCESSFUL", "1", "yes")
+    assert "OUT OF DATE: after this result there was another attempt" in cli("show", done.run_id)
+    assert "OUT OF DATE" in cli("errors", done.run_id)
 
 
 @pytest.mark.parametrize("means", ["id", "run_id", "part"])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ from batch_provider.storage import paths
 from batch_provider.storage.blobs.protocol import Blobs, get_json, put_json
 from batch_provider.storage.claims.generation import Generation
 from batch_provider.storage.claims.stored import StoredGeneration
+from batch_provider.storage.instances.stale import staleness
 from batch_provider.storage.reading.checkpoint_file import Footer, encode
 
 
@@ -196,9 +197,13 @@ class InstanceStore:
         return self.generation(manifest.generation)
 
     def result(self, generation: str | None = None) -> BatchJobResult | None:
-        """The latest result of a generation (default: of the latest load), or None while there is none."""
+        """The latest result of a generation (default: of the latest load), or None while there is none.
+
+        Its ``stale`` says if a step was run again after it.
+        """
         found = self.generation(generation) if generation else self.latest()
-        return read_result(found) if found else None
+        result = read_result(found) if found else None
+        return replace(result, stale=staleness(found, result)) if found and result else None
 
     def request_stop(self, reason: str, *, by: str = "") -> str:
         """Ask the instance to stop at the next block boundary; returns the name of the request.
@@ -218,13 +223,19 @@ class InstanceStore:
         return name
 
 
-def read_result(generation: StoredGeneration) -> BatchJobResult | None:
-    """The latest result of a generation, or None."""
-    claims = generation.result_claims()
-    if not claims:
+def read_result(generation: StoredGeneration, claim: ClaimId | None = None) -> BatchJobResult | None:
+    """A result of a generation as it was written, the latest one by default; None: there is none."""
+    found = claim or next(iter(generation.result_claims()[::-1]), None)
+    if found is None:
         return None
-    data: Mapping[str, object] = get_json(generation.blobs, paths.result_file(generation.base, claims[-1]))
-    return BatchJobResult.from_json(data)
+    return BatchJobResult.from_json(get_json(generation.blobs, paths.result_file(generation.base, found)))
+
+
+def rounds_reported(generation: StoredGeneration) -> int:
+    """How many rounds have a result: one that counts the same attempts as the one before it is of the same round."""
+    found = [read_result(generation, claim) for claim in generation.result_claims()]
+    closes = [result.closes for result in found if result is not None]
+    return sum(at == 0 or counted != closes[at - 1] for at, counted in enumerate(closes))
 
 
 def load_claims(blobs: Blobs, base: str) -> list[ClaimId]:

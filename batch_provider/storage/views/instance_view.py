@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from batch_provider.domain.outcome import JobState
+from batch_provider.domain.instance import Claim, Close
+from batch_provider.domain.outcome import CloseOutcome, JobState
 from batch_provider.domain.result import BatchJobResult
 from batch_provider.domain.tally import Tally
 from batch_provider.storage.claims.generation import Generation
-from batch_provider.storage.instances.stale import staleness
-from batch_provider.storage.instances.store import InstanceStore, read_result
+from batch_provider.storage.instances.store import InstanceStore, rounds_reported
 from batch_provider.storage.views.ledger import live_ledger
 from batch_provider.storage.views.step_views import open_views
 
@@ -33,6 +33,28 @@ class RecordFailure:
     failed_at: datetime
 
 
+@dataclass(frozen=True)
+class InstanceStatus:
+    """Where an instance stands at one moment.
+
+    Attributes:
+        state: None when nobody ever began to load it. While a redrive runs it is EXECUTING, whatever came before.
+        round: 1 for the first run, 2 for the first redrive; the one at work, or the one that ``result`` reports.
+        result: the latest report, or None; while a redrive runs that of a round before, and its ``stale`` says so.
+        failed: why attempts ended that an error has ended, and that nobody has repeated yet: step, shard, error.
+    """
+
+    state: JobState | None
+    round: int = 1
+    result: BatchJobResult | None = None
+    failed: tuple[str, ...] = ()
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether it has no result yet, or is about to get another."""
+        return self.state is not None and not self.state.is_finished
+
+
 class InstanceView:
     """Reads an instance from its files: no task, no database, and nothing is written.
 
@@ -48,31 +70,44 @@ class InstanceView:
     def _generation(self) -> Generation | None:
         return self._store.generation(self._name) if self._name else self._store.latest()
 
-    def state(self, *, run_has_ended: bool = False) -> JobState | None:
+    def state(self, *, run_has_ended: bool | None = None) -> JobState | None:
         """The state now; None when nobody ever began to load the instance.
 
         Args:
-            run_has_ended: what Airflow says of the DAG run. An instance without a result whose run has ended
-                (marked failed, timed out) reads CANCELLED.
+            run_has_ended: what Airflow says of the DAG run, if it was asked. An instance without a result whose run
+                has ended (marked failed, timed out) reads CANCELLED.
+        """
+        return self.status(run_has_ended=run_has_ended).state
+
+    def status(self, *, run_has_ended: bool | None = None) -> InstanceStatus:
+        """The state now, the round, and the latest report.
+
+        Args:
+            run_has_ended: what Airflow says of the DAG run; None: it was not asked. Then a redrive is taken to run as
+                long as an attempt of it has not ended, and no longer.
         """
         if not self._store.load_claims():
-            return None
+            return InstanceStatus(None)
         generation = self._generation()
+        unfinished = JobState.CANCELLED if run_has_ended else JobState.EXECUTING
         if generation is None:
             failure = self._store.load_failure()
-            unfinished = JobState.CANCELLED if run_has_ended else JobState.LOADING
-            return failure.state if failure else unfinished
-        if (result := read_result(generation)) is not None:
-            return result.state
-        return JobState.CANCELLED if run_has_ended else JobState.EXECUTING
+            loading = JobState.CANCELLED if run_has_ended else JobState.LOADING
+            return InstanceStatus(failure.state if failure else loading)
+        result, failed = self.result(), _failed(generation)
+        if result is None:
+            return InstanceStatus(unfinished, failed=failed)
+        rounds = rounds_reported(generation)
+        if not result.stale:
+            return InstanceStatus(result.state, rounds, result)
+        runs = _has_open_attempt(generation) if run_has_ended is None else not run_has_ended
+        if runs:
+            return InstanceStatus(JobState.EXECUTING, rounds + 1, result, failed)
+        return InstanceStatus(result.state, rounds, result, failed)
 
     def result(self) -> BatchJobResult | None:
         """The latest report, or None while there is none; its ``stale`` says if a step was run again after it."""
-        generation = self._generation()
-        result = read_result(generation) if generation else None
-        if generation is None or result is None:
-            return None
-        return replace(result, stale=staleness(generation, result))
+        return self._store.result(self._name)
 
     def progress(self) -> Mapping[str, Tally]:
         """Step → what its tasks report so far."""
@@ -121,3 +156,18 @@ class InstanceView:
         with closing(live_ledger(generation)) as ledger:
             rows = ledger.execute(f"SELECT {columns} FROM failures {tail}", dict(parameters)).fetchall()
         return [RecordFailure(*row) for row in rows]
+
+
+def _latest(generation: Generation) -> Iterator[tuple[Claim | None, Close | None]]:
+    for step in generation.checkpoint_names:
+        for shard in generation.manifest.shards:
+            yield generation.latest(step, shard.id)
+
+
+def _has_open_attempt(generation: Generation) -> bool:
+    return any(claim is not None and close is None for claim, close in _latest(generation))
+
+
+def _failed(generation: Generation) -> tuple[str, ...]:
+    ends = [close for _, close in _latest(generation) if close is not None and close.outcome is CloseOutcome.FAILED]
+    return tuple(f"Step {close.step!r} of shard {close.shard} failed: {close.reason}" for close in ends)
