@@ -36,7 +36,7 @@ class BatchJob(JobNode):
         name: of the job and its task group, unique in the DAG.
         source: where the records come from: ``Files``, ``Sql`` or ``Records``; may hold templates.
         max_failed_records: 0 stops at the first failure, -1 never stops; None: ``[batch_provider]
-            max_failed_records``, whose default is 0.
+            max_failed_records``, whose default is 0, or no count at all beside a ratio.
         max_failed_ratio: failed / finished records that stop the job, 0 to 1.
         minimum_sample: records that must be finished before the ratio is looked at.
         block_size: records in a checkpoint, or ``auto``; None: ``[batch_provider] block_size``.
@@ -86,8 +86,9 @@ class BatchJob(JobNode):
     ) -> None:
         super().__init__(name, job_instance_id, task_options or {})
         settings = _settings() if max_failed_records is None or block_size is None else None
-        if max_failed_records is None:
-            max_failed_records = settings.max_failed_records if settings else 0
+        if max_failed_records is None:  # a ratio alone is what the author wants, and no default stands beside it
+            alone = max_failed_ratio is not None
+            max_failed_records = settings.max_failed_records if settings and not alone else 0
         if block_size is None:
             block_size = (settings.block_size if settings else None) or AUTO
         with placing(f" in job {name!r}"):

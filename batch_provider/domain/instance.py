@@ -251,6 +251,10 @@ class Close:
     stacks: Mapping[str, str] = field(default_factory=dict)
     fused: Mapping[str, Tally] = field(default_factory=dict)
 
+    def work_in(self, step: str) -> Tally:
+        """What the attempt itself did in a step, which may be one of several that share its checkpoints."""
+        return self.tally if step == self.step else self.fused.get(step, Tally())
+
     def to_json(self) -> dict[str, Any]:
         """As it stands in ``attempts/``."""
         return {

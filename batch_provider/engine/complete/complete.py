@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 from functools import reduce
@@ -135,11 +135,10 @@ def _steps(job: JobSpec, store: GenerationStore, account: Account) -> tuple[Step
     codes = {step.name: fingerprint(step) for step in checkpoint_steps(job)}
     for entry in store.manifest.steps:
         name = str(entry["name"])
-        closes = [close for shard in store.manifest.shards for close in store.attempts(name, shard.id)]
-        claims = sum(store.claimed(name, shard.id) for shard in store.manifest.shards)
+        attempts = [close for shard in store.manifest.shards for close in store.tries(name, shard.id)]
         for step in store.manifest.fused(name):
-            work[step] = _work(store, name, step, closes)
-            tried[step] = claims - sum(close.outcome is CloseOutcome.ABANDONED for close in closes)
+            work[step] = reduce(Tally.__add__, (attempt.work_in(step) for attempt in attempts), Tally())
+            tried[step] = len(attempts)
             known = {code: n for code, n in account.codes[name].items() if code}
             older[step] = {code: n for code, n in known.items() if code != codes.get(name, code)}
     seconds = sum(tally.seconds for tally in work.values()) or 1.0
@@ -165,21 +164,6 @@ def _remark(job: JobSpec, name: str) -> str:
         step.function.writer for step in job.steps if step.name == name and isinstance(step.function, WriterSpec)
     )
     return "".join(str(getattr(writer, "remark", "")) for writer in writers)
-
-
-def _work(store: GenerationStore, name: str, step: str, closes: Sequence[Close]) -> Tally:
-    """What all attempts at a step did, those that were killed included.
-
-    Args:
-        store: the generation.
-        name: of the checkpoints.
-        step: the step, which may be one of several that share them.
-        closes: of all attempts.
-    """
-    if name != step:  # progress does not tell fused steps apart
-        return reduce(Tally.__add__, (close.fused.get(step, Tally()) for close in closes), Tally())
-    killed = (tally for shard in store.manifest.shards for tally in store.unclosed(step, shard.id))
-    return reduce(Tally.__add__, (*(close.tally for close in closes), *killed), Tally())
 
 
 def _outcome_tally(counts: np.ndarray) -> Tally:

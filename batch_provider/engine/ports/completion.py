@@ -11,7 +11,6 @@ import pyarrow as pa
 from batch_provider.domain.instance import AttemptInfo, Close, Manifest
 from batch_provider.domain.layout import ClaimId, ShardRef, Span
 from batch_provider.domain.result import BatchJobResult
-from batch_provider.domain.tally import Tally
 from batch_provider.engine.ports.store import GenerationReader
 
 Each = Callable[[Callable[[Any], pa.Table], Iterable[Any]], Iterable[pa.Table]]
@@ -48,24 +47,16 @@ class GenerationStore(Protocol):
         """The close that counts for (step, shard); what was left open is closed ``abandoned``."""
         ...
 
-    def attempts(self, step: str, shard_id: str) -> Sequence[Close]:
-        """Every close of (step, shard), oldest first."""
+    def tries(self, step: str, shard_id: str) -> Sequence[Close]:
+        """Every attempt at (step, shard), oldest first; a killed one as what it had last said of its work."""
         ...
 
     def pinned(self, close: Close) -> ClaimId | None:
         """The claim of the step before whose output the attempt behind ``close`` read; None: the input."""
         ...
 
-    def unclosed(self, step: str, shard_id: str) -> Sequence[Tally]:
-        """What the attempts at (step, shard) that never closed themselves had last said of their work."""
-        ...
-
     def codes(self, step: str, shard_id: str) -> Mapping[int, str]:
         """Epoch → fingerprint of the code that made the rows of that epoch."""
-        ...
-
-    def claimed(self, step: str, shard_id: str) -> int:
-        """How many attempts there were at (step, shard), killed ones and those made to seal it included."""
         ...
 
     def rows(self, step: str, shard_id: str, close: Close | None, span: Span, columns: Sequence[str]) -> pa.Table:

@@ -189,8 +189,13 @@ class ShardWork(Protocol):
         """Commit the rows of ``span``: whole or absent."""
         ...
 
-    def report(self, tally: Tally) -> None:
-        """Tell the other shards how far this one is; writes at most once a second."""
+    def report(self, tally: Tally, fused: Mapping[str, Tally] = MappingProxyType({})) -> None:
+        """Tell the other shards how far this one is; writes at most once a second.
+
+        Args:
+            tally: outcomes over all files, with this attempt's own work.
+            fused: fused step → this attempt's own work in it.
+        """
         ...
 
     def failed_elsewhere(self) -> FailureCounts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from batch_provider.domain.errors import DeadlineExceededError, FencedError, StopRequestedError
@@ -107,9 +107,9 @@ class Guard:
         if (error := self._job.limit.exceeded(counts)) is not None:
             raise error
 
-    def after_block(self, tally: Tally) -> None:
+    def after_block(self, tally: Tally, fused: Mapping[str, Tally]) -> None:
         """Tell the other shards and the log how far this one is."""
-        self._work.report(tally)
+        self._work.report(tally, fused)
         now = self._clock.monotonic()
         if now - self._told_at >= PROGRESS_SECONDS:
             self._told_at = now

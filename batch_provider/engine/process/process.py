@@ -138,11 +138,15 @@ class _ShardRun:
         written = sum(column.nbytes for column in result.columns.values())
         self.sizer.learn(len(block), clock.monotonic() - started, block.bytes_read + written)
         pa.default_memory_pool().release_unused()  # or a large block's memory stays for good (measured: 60 MB)
-        self.guard.after_block(self.tally())
+        self.guard.after_block(self.tally(), self.fused())
 
     def tally(self) -> Tally:
         """Outcomes over all files; calls, blocks and seconds of this attempt alone."""
         return self.work.tally.with_work(self.own, self.task.clock.monotonic() - self.began)
+
+    def fused(self) -> Mapping[str, Tally]:
+        """This attempt's own work in each of several fused steps."""
+        return self.runner.work if isinstance(self.runner, FusedRunner | IsolatedRunner) else {}
 
     def close(self, outcome: CloseOutcome, reason: str) -> Tally:
         """End the attempt and say what it did, unless it has been ended."""
@@ -155,7 +159,7 @@ class _ShardRun:
             fingerprint=fingerprint(self.task.step),
             reason=reason,
             stacks=self.runner.stacks if self.runner else {},
-            fused=self.runner.work if isinstance(self.runner, FusedRunner | IsolatedRunner) else {},
+            fused=self.fused(),
         )
         self.is_closed = True
         log.info(

@@ -121,17 +121,17 @@ class HeldClaim:
     def _path(self, file: FileRef) -> str:
         return paths.output_file(self._generation, self.claim.step, self.shard.id, file)
 
-    def report(self, tally: Tally) -> None:
+    def report(self, tally: Tally, fused: Mapping[str, Tally] = MappingProxyType({})) -> None:
         """Write the progress file, at most once a second or when the failures have grown."""
         now = self._clock.monotonic()
         if now - self._reported_at < REPORT_SECONDS:
             return
         self._reported_at = now
-        self.report_now(tally)
+        self.report_now(tally, fused)
 
-    def report_now(self, tally: Tally) -> None:
+    def report_now(self, tally: Tally, fused: Mapping[str, Tally] = MappingProxyType({})) -> None:
         """Write the progress file."""
-        progress = Progress(self.claim.round, self._clock.now(), tally)
+        progress = Progress(self.claim.round, self._clock.now(), tally, fused)
         put_progress(self._blobs, self._generation, self.claim.step, self.shard.id, self.claim.id, progress)
 
     def failed_elsewhere(self) -> FailureCounts:
@@ -233,7 +233,7 @@ class HeldClaim:
             stacks=dict(stacks),
             fused=dict(fused),
         )
-        self.report_now(tally)
+        self.report_now(tally, fused)
         self._blobs.sync()
         name = paths.close_file(self._generation, self.claim.step, self.shard.id, self.claim.id)
         put_json(self._blobs, name, close.to_json())

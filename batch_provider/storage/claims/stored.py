@@ -14,7 +14,7 @@ from batch_provider.domain.tally import Tally
 from batch_provider.engine.ports.store import Clock
 from batch_provider.storage import paths
 from batch_provider.storage.blobs.protocol import Blobs, get_json
-from batch_provider.storage.claims.progress import latest_progress
+from batch_provider.storage.claims.progress import latest_progress, progress_of
 from batch_provider.storage.reading.chain import ChainReader, FileLayer, Layer
 from batch_provider.storage.reading.referenced import ReferenceLayer, open_references
 
@@ -80,6 +80,38 @@ class StoredGeneration:
         """Every close of (step, shard), oldest first."""
         directory = paths.closes_dir(self.base, step, shard_id)
         return [Close.from_json(get_json(self.blobs, f"{directory}/{name}")) for name in self.blobs.files(directory)]
+
+    def tries(self, step: str, shard_id: str) -> list[Close]:
+        """Every attempt at (step, shard) that has ended, oldest first, for those who count what was done.
+
+        A killed one stands as ``abandoned``, with what it had last told of its work. Claims that were made to seal
+        another, or that their attempt passed over, are no attempts of their own.
+        """
+        ids = self.claim_ids(step, shard_id)
+        closes = {close.claim: close for close in self.attempts(step, shard_id)}
+        at_work = ids[-1:] if ids and ids[-1] not in closes else []
+        found = [closes.get(each) or self._killed(step, shard_id, each) for each in ids if each not in at_work]
+        return [close for close in found if close.claim not in closes or close.outcome is not CloseOutcome.ABANDONED]
+
+    def _killed(self, step: str, shard_id: str, identity: ClaimId) -> Close:
+        claim, told = (
+            self.claim_of(step, shard_id, identity),
+            progress_of(self.blobs, self.base, step, shard_id, identity),
+        )
+        return Close(
+            claim=identity,
+            step=step,
+            shard=shard_id,
+            outcome=CloseOutcome.ABANDONED,
+            files=(),
+            tally=told.tally if told else Tally(),
+            info=claim.info,
+            started_at=claim.started_at,
+            ended_at=told.at.isoformat() if told else "",
+            fingerprint=claim.fingerprint,
+            reason="its task ended without closing its attempt",
+            fused=told.fused if told else {},
+        )
 
     def codes(self, step: str, shard_id: str, claims: Sequence[ClaimId] | None = None) -> dict[int, str]:
         """Epoch → fingerprint of the code that made its rows.

@@ -12,12 +12,10 @@ from batch_provider.domain.errors import FencedError
 from batch_provider.domain.instance import AttemptInfo, Close, Manifest, Pin
 from batch_provider.domain.layout import ClaimId, ShardRef, Span
 from batch_provider.domain.result import BatchJobResult
-from batch_provider.domain.tally import Tally
 from batch_provider.storage import paths
 from batch_provider.storage.blobs.protocol import put_json
 from batch_provider.storage.claims.generation import Generation
 from batch_provider.storage.claims.held_claim import answered_stops
-from batch_provider.storage.claims.progress import progress_of
 from batch_provider.storage.reading.chain import ChainReader, Layer
 from batch_provider.storage.views.ledger import ledger_bytes
 
@@ -41,9 +39,9 @@ class Completion:
         """See :meth:`Generation.seal`."""
         return self._generation.seal(step, shard, info)
 
-    def attempts(self, step: str, shard_id: str) -> Sequence[Close]:
-        """Every close of (step, shard)."""
-        return self._generation.attempts(step, shard_id)
+    def tries(self, step: str, shard_id: str) -> Sequence[Close]:
+        """See :meth:`Generation.tries`."""
+        return self._generation.tries(step, shard_id)
 
     def _layer(self, step: str, shard_id: str, close: Close | None) -> Layer[Any]:
         """The files of one close; the one asked for last is kept, because its files are read several times."""
@@ -65,20 +63,9 @@ class Completion:
             if part is not None and (not failed or layer.open(file).footer.tally.failed):
                 yield part
 
-    def unclosed(self, step: str, shard_id: str) -> Sequence[Tally]:
-        """The progress of attempts that were killed: at most a second older than their end."""
-        ended = set(paths.claims_among(self._blobs.files(paths.closes_dir(self._base, step, shard_id))))
-        killed = [claim for claim in self._generation.claim_ids(step, shard_id) if claim not in ended]
-        told = (progress_of(self._blobs, self._base, step, shard_id, claim) for claim in killed)
-        return [progress.tally for progress in told if progress is not None]
-
     def codes(self, step: str, shard_id: str) -> Mapping[int, str]:
         """See :meth:`Generation.codes`."""
         return self._generation.codes(step, shard_id)
-
-    def claimed(self, step: str, shard_id: str) -> int:
-        """How many claims there are."""
-        return len(self._generation.claim_ids(step, shard_id))
 
     def pinned(self, close: Close) -> ClaimId | None:
         """Which attempt of the step before it read."""

@@ -68,7 +68,7 @@ def live_ledger(generation: StoredGeneration, window_rows: int = WINDOW_ROWS) ->
         close
         for step in _steps(generation)
         for shard in generation.manifest.shards
-        for close in generation.attempts(step, shard.id)
+        for close in generation.tries(step, shard.id)
     ]
     files = {
         (step, shard.id): generation.current_files(step, shard.id)
@@ -86,7 +86,7 @@ def ledger_bytes(generation: StoredGeneration, result: BatchJobResult, closes: S
     attempts = [
         close
         for step, shard in dict.fromkeys((close.step, close.shard) for close in closes)
-        for close in generation.attempts(step, shard)
+        for close in generation.tries(step, shard)
     ]
     files = {(close.step, close.shard): close.files for close in closes}
     with tempfile.TemporaryDirectory() as directory:
@@ -112,7 +112,8 @@ def _fill(
     connection.execute(_TABLES)
     names = [INPUT_PHASE, *generation.manifest.step_names]
     _insert(connection, "steps", pa.table({"position": list(range(len(names))), "step": names}))
-    _insert(connection, "attempts", pa.Table.from_pylist([_attempt_row(close) for close in attempts]))
+    rows = [_attempt_row(close, step) for close in attempts for step in generation.manifest.fused(close.step)]
+    _insert(connection, "attempts", pa.Table.from_pylist(rows))
     for shard in generation.manifest.shards:
         layers = [generation.layer(step, shard.id, files[step, shard.id]) for step in _steps(generation)]
         for window in shard.span.windows(window_rows):
@@ -172,21 +173,23 @@ def _runs(step: str, shard_id: str, first: int, outcome: np.ndarray) -> pa.Table
     )
 
 
-def _attempt_row(close: Close) -> dict[str, Any]:
+def _attempt_row(close: Close, step: str) -> dict[str, Any]:
+    """An attempt at a step, which may be one of several that were claimed and committed together."""
+    work = close.work_in(step)
     return {
-        "step": close.step,
+        "step": step,
         "shard": close.shard,
         "attempt": str(close.claim),
         "outcome": str(close.outcome),
         "reason": close.reason,
         "started_at": close.started_at,
-        "ended_at": close.ended_at,
+        "ended_at": close.ended_at or None,
         "host": close.info.host,
         "pid": close.info.pid,
         "try_number": close.info.try_number,
-        "processed": close.tally.processed,
-        "blocks": close.tally.blocks,
-        "seconds": close.tally.seconds,
+        "processed": work.processed,
+        "blocks": work.blocks,
+        "seconds": work.seconds,
         "fingerprint": close.fingerprint,
     }
 

@@ -49,7 +49,7 @@ def test_of_two_results_at_the_same_moment_one_wins():
 
 def test_spans_are_cut_to_the_shard(run):
     completion = Completion(run.generation)
-    close = completion.attempts("s1", "02")[-1]
+    close = completion.tries("s1", "02")[-1]
 
     assert list(completion.spans("input", "02", None)) == [Span(4, 7)]
     assert list(completion.spans("s1", "02", close)) == [Span(4, 5), Span(6, 7)]
@@ -59,7 +59,7 @@ def test_spans_are_cut_to_the_shard(run):
 
 def test_rows_are_the_steps_own(run):
     completion = Completion(run.generation)
-    close = completion.attempts("s1", "02")[-1]
+    close = completion.tries("s1", "02")[-1]
 
     rows = completion.rows("s1", "02", close, Span(4, 6), ["_status", "n"])
 
@@ -68,7 +68,7 @@ def test_rows_are_the_steps_own(run):
 
 def test_pinned_upstream_of_an_attempt(run):
     completion = Completion(run.generation)
-    first, second = completion.attempts("s1", "01")[-1], completion.attempts("s2", "01")[-1]
+    first, second = completion.tries("s1", "01")[-1], completion.tries("s2", "01")[-1]
 
     assert completion.pinned(first) is None
     assert completion.pinned(second) == first.claim

@@ -6,7 +6,7 @@ import pytest
 
 from batch_provider import JobState
 from batch_provider.domain.errors import StorageError
-from batch_provider.storage.blobs.local import MemoryBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.storage.views.instance_view import InstanceView
 from batch_provider.testing import Fault, Faults, FaultyBlobs, LocalRun, raising
 from tests.builders import Step, job_of, numbers
