@@ -75,7 +75,7 @@ def _in_words(age: timedelta) -> str:
 def show_command(args: Namespace) -> None:
     """Show the report; without one, or while a redrive runs, how far the instance is."""
     store = find(args)
-    view = InstanceView(store)
+    view = InstanceView(store, args.generation)
     status = view.status(run_has_ended=_run_has_ended(store))
     if status.result is None or status.is_at_work:
         _show_progress(store, view, status, args.output)
@@ -112,7 +112,7 @@ def _show_progress(store: InstanceStore, view: InstanceView, status: InstanceSta
 def errors_command(args: Namespace) -> None:
     """Show the kinds of failures, or the failed records."""
     store = find(args)
-    view = InstanceView(store)
+    view = InstanceView(store, args.generation)
     status = view.status(run_has_ended=_run_has_ended(store))
     result = None if status.is_at_work else status.result
     if result is not None and result.stale:

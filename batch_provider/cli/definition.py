@@ -22,6 +22,9 @@ _DAG_ID = Arg(("-d", "--dag-id"), help="Only instances of this DAG")
 _JOB = Arg(("-j", "--job"), help="Only instances of jobs of this name")
 _PLACE = (_DAG_ID, _JOB)
 _STATE = Arg(("-s", "--state"), help="Only instances in this state, such as EXECUTING or FAILED_PROCESS_RECORDS")
+_GENERATION = Arg(
+    ("-g", "--generation"), help="An older load of the input, by its name (g1-…): for reading; default: the latest"
+)
 _STEP = Arg(("--step",), help="Only failures of this step; input: malformed records of the input")
 _RECORDS = Arg(("-r", "--records"), help="Show the failed records one by one, not their kinds", action="store_true")
 _LIMIT = Arg(
@@ -46,12 +49,13 @@ def _command(name: str, text: str, *args: Arg, description: str | None = None) -
 
 _COMMANDS = (
     _command("list", "List job instances, the latest first", *_PLACE, _STATE, ARG_OUTPUT),
-    _command("show", "Show the report of an instance, or how far it is", _INSTANCE, *_PLACE, ARG_OUTPUT),
+    _command("show", "Show the report of an instance, or how far it is", _INSTANCE, *_PLACE, _GENERATION, ARG_OUTPUT),
     _command(
         "errors",
         "Show what went wrong in an instance",
         _INSTANCE,
         *_PLACE,
+        _GENERATION,
         _STEP,
         _RECORDS,
         _LIMIT,
@@ -72,6 +76,7 @@ _COMMANDS = (
         "Process again what failed or never ran in an instance",
         _INSTANCE,
         *_PLACE,
+        _GENERATION,
         _DRY_RUN,
         ARG_YES,
         _API_URL,

@@ -9,10 +9,11 @@ from batch_provider.airflow_compat import AirflowConsole
 from batch_provider.cli.api import AirflowApi
 from batch_provider.cli.runs import ALIVE
 from batch_provider.cli.session import confirm, find
-from batch_provider.domain.errors import NotLoadedError, RedriveRefusedError
+from batch_provider.domain.errors import RedriveRefusedError
 from batch_provider.domain.instance import JobInstance
 from batch_provider.domain.result import BatchJobResult
 from batch_provider.storage.instances.redrive_targets import RedriveTarget, redrive_targets
+from batch_provider.storage.instances.store import InstanceStore
 
 
 def redrive(args: Namespace) -> None:
@@ -23,8 +24,10 @@ def redrive(args: Namespace) -> None:
     """
     store = find(args)
     owner, generation = store.instance, store.latest()
+    if args.generation is not None:
+        _refuse_older(store, args.generation)
     if generation is None:
-        raise NotLoadedError(owner.id)
+        raise store.not_loaded()
     targets = redrive_targets(generation)
     with AirflowApi(args.api_url, args.api_token) as api:
         if (state := api.run_state(owner.dag_id, owner.run_id)) in ALIVE:
@@ -39,6 +42,19 @@ def redrive(args: Namespace) -> None:
             return
         confirm(f"Clear {len(tasks)} tasks and what comes after them?", args)
         _tell(args, api.clear(owner.dag_id, owner.run_id, tasks, dry_run=False), "cleared")
+
+
+def _refuse_older(store: InstanceStore, generation: str) -> None:
+    """Only what was loaded last is worked on: the tasks of a DAG run are given no other generation."""
+    store.named(generation)
+    if generation == (current := store.current()):
+        return
+    reason = (
+        f"its input was loaded again since generation {generation}, as {current}, and only the latest load is worked "
+        f"on. Redrive it without --generation, or read the older one: airflow batch show {store.instance.id} "
+        f"--generation {generation}"
+    )
+    raise RedriveRefusedError(store.instance.id, reason)
 
 
 def tasks_to_clear(

@@ -26,22 +26,29 @@ class BatchHook(BaseHook):
         super().__init__()
         self.dag_id, self.job = dag_id, job
 
-    def view(self, run_id: str, *, job_instance_id: str | None = None) -> InstanceView:
+    def view(self, run_id: str, *, job_instance_id: str | None = None, generation: str | None = None) -> InstanceView:
         """Everything that can be asked of the instance of a DAG run: state, progress, errors.
 
         Args:
             run_id: of the DAG run.
             job_instance_id: if the job sets one of its own, as rendered.
+            generation: an older load of its input, one of :meth:`generations`; None: the latest.
         """
-        return InstanceView(self._store(run_id, job_instance_id))
+        return InstanceView(self._store(run_id, job_instance_id), generation)
+
+    def generations(self, run_id: str, *, job_instance_id: str | None = None) -> list[str]:
+        """The names of all loads of the instance's input that are kept, oldest first; older ones are for reading."""
+        return self._store(run_id, job_instance_id).generations()
 
     def _store(self, run_id: str, job_instance_id: str | None) -> InstanceStore:
         identity = job_instance_id or default_instance_id(self.dag_id, run_id, self.job)
         return wiring.instance_store(JobInstance(identity, self.dag_id, run_id, self.job))
 
-    def get_result(self, run_id: str, *, job_instance_id: str | None = None) -> BatchJobResult | None:
+    def get_result(
+        self, run_id: str, *, job_instance_id: str | None = None, generation: str | None = None
+    ) -> BatchJobResult | None:
         """The report of the instance of a DAG run, or None while there is none."""
-        return self.view(run_id, job_instance_id=job_instance_id).result()
+        return self.view(run_id, job_instance_id=job_instance_id, generation=generation).result()
 
     def request_stop(self, run_id: str, reason: str, *, job_instance_id: str | None = None) -> str:
         """Ask the instance of a DAG run to stop at the next block boundary; returns the name of the request.

@@ -58,7 +58,7 @@ class BatchOnCompleteOperator(BatchOperator):
         callback = UserFunction("on_complete", function, (), self.constants(context)).once if function else None
         generation = store.latest()
         if generation is None:
-            return load_failed(store.instance, store.load_failure(), callback, store.clock)
+            return load_failed(store.instance, store.load_problem(), callback, store.clock)
         return complete(
             self.job,
             Completion(generation),

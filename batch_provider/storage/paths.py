@@ -69,7 +69,12 @@ def stop_file(generation: str, name: str) -> str:
 
 def manifest_file(generation: str) -> str:
     """What the load committed, written last."""
-    return f"{generation}/manifest.json"
+    return f"{generation}/{manifest_name()}"
+
+
+def manifest_name() -> str:
+    """Of the file without which there is no generation."""
+    return "manifest.json"
 
 
 def output_dir(generation: str, step: str, shard: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from batch_provider.domain.errors import InvalidOptionError, StopProcessingError
+from batch_provider.domain.errors import CheckpointMissingError, InvalidOptionError, StopProcessingError
 from batch_provider.domain.fused import CheckpointStep, FusedStep, checkpoint_steps
 from batch_provider.domain.instance import AttemptInfo, JobInstance
 from batch_provider.domain.names import RESERVED_COLUMNS, default_instance_id
@@ -37,6 +37,11 @@ from batch_provider.storage.instances.completion import Completion
 from batch_provider.storage.instances.store import InstanceStore
 from batch_provider.storage.views.ledger import live_ledger
 from batch_provider.writers.targets import DatabaseTargets
+
+_CARRY_ON = (
+    "Carry on with next_round() and process_all(); or ask query() or InstanceView(run.store).connect() for what "
+    "there is."
+)
 
 
 class LocalRun:
@@ -161,12 +166,16 @@ class LocalRun:
 
         Raises:
             InvalidOptionError: there is no such step, or it is fused with one after it: only that one's are kept.
+            CheckpointMissingError: a shard of the step has not finished.
         """
         last = self._written_by(step or self.job.steps[-1].name)
         generation = self.generation
         tables: list[pa.Table] = []
         for shard in generation.manifest.shards:
-            reader = generation.latest_reader(last, shard.id)
+            try:
+                reader = generation.latest_reader(last, shard.id)
+            except CheckpointMissingError as missing:
+                raise CheckpointMissingError(last, shard.id, missing.reason.removesuffix("."), _CARRY_ON) from None
             tables.append(reader.read(shard.span))
         if not tables:
             return []

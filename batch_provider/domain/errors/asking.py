@@ -24,11 +24,16 @@ class InstanceNotFoundError(BatchError):
 class NotLoadedError(BatchError):
     """An instance has no loaded input, so it cannot be asked to do something."""
 
-    def __init__(self, instance: str) -> None:
-        super().__init__(
-            f"Instance {instance!r} has no loaded input yet. Wait until it is loaded, or mark its load task failed."
-        )
-        self.instance = instance
+    def __init__(self, instance: str, reason: str = "") -> None:
+        """Say why, and what to do.
+
+        Args:
+            instance: its id.
+            reason: why there is none; empty: it is still being loaded.
+        """
+        loading = "yet. Wait until it is loaded, or mark its load task failed."
+        super().__init__(f"Instance {instance!r} has no loaded input{f': {reason}' if reason else f' {loading}'}")
+        self.instance, self.reason = instance, reason
 
 
 class RedriveRefusedError(BatchError):

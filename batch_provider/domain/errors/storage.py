@@ -22,13 +22,18 @@ class CheckpointMissingError(StorageError):
 
     retryable = False
 
-    def __init__(self, step: str, shard: str, reason: str) -> None:
-        BatchError.__init__(
-            self,
-            f"Step {step!r} of shard {shard} has no finished output: {reason}. Clear that step's task (with "
-            f"Downstream) so that it is made again.",
-        )
-        self.step, self.shard = step, shard
+    def __init__(self, step: str, shard: str, reason: str, advice: str = "") -> None:
+        """Say what to do.
+
+        Args:
+            step: whose output is missing.
+            shard: of which records.
+            reason: why there is none.
+            advice: for those who have no tasks to clear.
+        """
+        advice = advice or "Clear that step's task (with Downstream) so that it is made again."
+        BatchError.__init__(self, f"Step {step!r} of shard {shard} has no finished output: {reason}. {advice}")
+        self.step, self.shard, self.reason = step, shard, reason
 
 
 class GenerationGoneError(StorageError):

@@ -14,6 +14,7 @@ from batch_provider.domain.fused import checkpoint_steps
 from batch_provider.domain.instance import AttemptInfo, Claim, Close, Pin
 from batch_provider.domain.layout import ClaimId, ShardRef
 from batch_provider.domain.spec import JobSpec
+from batch_provider.storage import paths
 from batch_provider.storage.claims.deaths import deaths_of
 from batch_provider.storage.claims.held_claim import HeldClaim
 from batch_provider.storage.claims.rounds import code_of, is_resumed, is_settled
@@ -89,7 +90,7 @@ class Generation(StoredGeneration):
 
     def _check(self, job: JobSpec | None) -> None:
         """See that what was loaded is still there, and is what the job now declared works on."""
-        if not self.blobs.files(self.base):
+        if paths.manifest_name() not in self.blobs.files(self.base):
             raise GenerationGoneError(self.blobs.address(self.base))
         self.check_input()
         if job is None:

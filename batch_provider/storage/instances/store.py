@@ -9,7 +9,7 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from batch_provider.domain.errors import DuplicateInstanceError, FencedError, NotLoadedError
+from batch_provider.domain.errors import DuplicateInstanceError, FencedError, InvalidOptionError, NotLoadedError
 from batch_provider.domain.instance import AttemptInfo, JobInstance, Manifest
 from batch_provider.domain.layout import ClaimId, FileRef, Span
 from batch_provider.domain.names import RESERVED_COLUMNS
@@ -182,7 +182,58 @@ class InstanceStore:
             return None
         return LoadFailure(JobState(data["state"]), data["error_type"], data["message"], data["at"])
 
+    def load_problem(self) -> LoadFailure | None:
+        """Why there is nothing to work on: the latest attempt to load failed, or there is no trace of any."""
+        if (failure := self.load_failure()) is not None or self.load_claims():
+            return failure
+        reason = (
+            f"nothing of the instance is in {self.blobs.address(self.base)}: its load task never began, it was purged, "
+            "or [batch_provider] storage_path is another one here. Clear the load task with Downstream."
+        )
+        return LoadFailure(JobState.FAILED_LOADING, NotLoadedError.__name__, reason, self.clock.now().isoformat())
+
+    def not_loaded(self) -> NotLoadedError:
+        """For those who want something done with what is not there."""
+        problem = self.load_problem()
+        if problem is None:
+            return NotLoadedError(self.instance.id)
+        if not self.load_claims():
+            return NotLoadedError(self.instance.id, problem.message)
+        older = self.generations()
+        also = f" What was loaded before is kept for reading only: generation {older[-1]}." if older else ""
+        reason = (
+            f"its latest load failed ({problem.error_type}: {problem.message.removesuffix('.')}). Put the input right "
+            f"and clear the load task with Downstream.{also}"
+        )
+        return NotLoadedError(self.instance.id, reason)
+
     # --- reading ----------------------------------------------------------------------------------------------
+
+    def generations(self) -> list[str]:
+        """The names of all that was loaded and is kept, oldest first; a load that failed has none."""
+        names = [name for name in self.blobs.directories(self.base) if paths.generation_number(name)]
+        loaded = [name for name in names if paths.manifest_name() in self.blobs.files(f"{self.base}/{name}")]
+        return sorted(loaded, key=lambda name: paths.generation_number(name) or 0)
+
+    def current(self) -> str:
+        """The name of the generation that the latest attempt to load made, makes or would have made.
+
+        Raises:
+            LookupError: nobody began to load.
+        """
+        return self.generation_name(self.load_claims()[-1])
+
+    def named(self, generation: str) -> Generation:
+        """An older generation, or the latest, for reading.
+
+        Raises:
+            InvalidOptionError: there is none of that name.
+        """
+        if generation not in (known := self.generations()):
+            raise InvalidOptionError(
+                "generation", generation, f"one of {', '.join(known) or 'none: nothing is loaded'}"
+            )
+        return self.generation(generation)
 
     def generation(self, name: str) -> Generation:
         """A generation by its name."""
@@ -201,7 +252,7 @@ class InstanceStore:
 
         Its ``stale`` says if a step was run again after it.
         """
-        found = self.generation(generation) if generation else self.latest()
+        found = self.named(generation) if generation else self.latest()
         result = read_result(found) if found else None
         return replace(result, stale=staleness(found, result)) if found and result else None
 
@@ -215,7 +266,7 @@ class InstanceStore:
         """
         generation = self.latest()
         if generation is None:
-            raise NotLoadedError(self.instance.id)
+            raise self.not_loaded()
         name = str(uuid.uuid4())
         document = {"reason": reason, "by": by, "at": self.clock.now().isoformat()}
         put_json(self.blobs, paths.stop_file(generation.base, name), document)

@@ -60,7 +60,7 @@ class InstanceView:
 
     Args:
         store: the files of the instance.
-        generation: an older generation by its name; None: the latest load's.
+        generation: an older generation by its name, one of ``store.generations()``; None: the latest load's.
     """
 
     def __init__(self, store: InstanceStore, generation: str | None = None) -> None:
@@ -68,7 +68,7 @@ class InstanceView:
         self._name = generation
 
     def _generation(self) -> Generation | None:
-        return self._store.generation(self._name) if self._name else self._store.latest()
+        return self._store.named(self._name) if self._name else self._store.latest()
 
     def state(self, *, run_has_ended: bool | None = None) -> JobState | None:
         """The state now; None when nobody ever began to load the instance.
@@ -89,6 +89,8 @@ class InstanceView:
         if not self._store.load_claims():
             return InstanceStatus(None)
         generation = self._generation()
+        if generation is not None and self._name and generation.base != f"{self._store.base}/{self._store.current()}":
+            run_has_ended = True  # nobody works on it any more
         unfinished = JobState.CANCELLED if run_has_ended else JobState.EXECUTING
         if generation is None:
             failure = self._store.load_failure()
