@@ -9,8 +9,8 @@ from batch_provider.domain.instance import AttemptInfo, Claim, Close, Manifest
 from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.domain.spec import JobSpec
 from batch_provider.engine.process.fingerprint import fingerprint
-from batch_provider.storage import paths
-from batch_provider.storage.blobs.protocol import Blobs, get_json
+from batch_provider.storage.blobs.protocol import Blobs
+from batch_provider.storage.claims.loads import load_claims, load_of
 
 
 def code_of(job: JobSpec | None, name: str) -> tuple[str, bool]:
@@ -26,10 +26,10 @@ def load_began(blobs: Blobs, generation: str, manifest: Manifest) -> datetime:
     """When the load began that made a generation: its first try, if it was retried."""
     began = datetime.fromisoformat(manifest.created_at) - timedelta(seconds=manifest.seconds)
     base = generation.rpartition("/")[0]
-    for claim in paths.load_claims(blobs.files(paths.load_dir(base))):
-        document = get_json(blobs, paths.load_file(base, claim))
-        if document["info"]["round_token"] == manifest.round_token:
-            began = min(began, datetime.fromisoformat(document["started_at"]))
+    for claim in load_claims(blobs, base):
+        attempt = load_of(blobs, base, claim)
+        if attempt is not None and attempt.info.round_token == manifest.round_token:
+            began = min(began, attempt.started_at)
     return began
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from batch_provider.domain.errors import InstanceNotFoundError
-from batch_provider.domain.instance import JobInstance, known_fields
+from batch_provider.domain.instance import JobInstance
 from batch_provider.engine.ports.store import Clock
 from batch_provider.storage import paths
-from batch_provider.storage.blobs.protocol import Blobs, get_json
-from batch_provider.storage.instances.store import InstanceStore, load_claims
+from batch_provider.storage.blobs.protocol import Blobs
+from batch_provider.storage.claims.loads import load_claims, load_of
+from batch_provider.storage.instances.store import InstanceStore
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,8 @@ class Catalog:
 
     def _owner(self, base: str) -> JobInstance | None:
         claims = load_claims(self._blobs, base)
-        if not claims:
-            return None
-        try:
-            document = get_json(self._blobs, paths.load_file(base, claims[-1]))["instance"]
-        except FileNotFoundError:
-            return None  # purged since it was listed
-        return JobInstance(**known_fields(JobInstance, document))
+        attempt = load_of(self._blobs, base, claims[-1]) if claims else None
+        return attempt.instance if attempt else None
 
     def instances(self, *, dag_id: str | None = None, job: str | None = None) -> Iterator[InstanceStore]:
         """The store of each instance that somebody began to load."""

@@ -12,9 +12,10 @@ from batch_provider.engine.purge import Reason, Removal
 from batch_provider.storage import paths
 from batch_provider.storage.blobs.protocol import AgingBlobs
 from batch_provider.storage.blobs.usage import Usage
+from batch_provider.storage.claims.loads import load_claims
 from batch_provider.storage.claims.stored import StoredGeneration
 from batch_provider.storage.instances.catalog import Catalog, Folder
-from batch_provider.storage.instances.store import InstanceStore, load_claims, read_result
+from batch_provider.storage.instances.store import InstanceStore, read_result
 from batch_provider.storage.instances.tickets import Tickets
 
 log = logging.getLogger(__name__)

@@ -20,6 +20,7 @@ from batch_provider.engine.ports.store import Clock
 from batch_provider.storage import paths
 from batch_provider.storage.blobs.protocol import Blobs, get_json, put_json
 from batch_provider.storage.claims.generation import Generation
+from batch_provider.storage.claims.loads import LoadAttempt, load_claims, load_of, put_load
 from batch_provider.storage.claims.stored import StoredGeneration
 from batch_provider.storage.instances.stale import staleness
 from batch_provider.storage.reading.checkpoint_file import Footer, encode
@@ -94,14 +95,8 @@ class InstanceStore:
             return manifest
         claim = ClaimId.next(claims[-1] if claims else None)
         generation = paths.new_generation(self.blobs.directories(self.base))
-        document = {
-            "instance": asdict(self.instance),
-            "generation": generation,
-            "info": asdict(info),
-            "started_at": self.clock.now().isoformat(),
-        }
         name = paths.load_file(self.base, claim)
-        put_json(self.blobs, name, document)
+        put_load(self.blobs, self.base, claim, LoadAttempt(self.instance, generation, info, self.clock.now()))
         try:
             self._refuse_other_owners()
         except DuplicateInstanceError:
@@ -130,15 +125,9 @@ class InstanceStore:
             for job in self.blobs.directories(f"{paths.ROOT}/{dag_id}"):
                 base = f"{paths.ROOT}/{dag_id}/{job}/{self.instance.id}"
                 for claim in load_claims(self.blobs, base):
-                    owner = self._owner(paths.load_file(base, claim))
-                    if owner and owner.owner != self.instance.owner:
-                        raise DuplicateInstanceError(self.instance.id, owner.owner)
-
-    def _owner(self, name: str) -> JobInstance | None:
-        try:
-            return JobInstance(**get_json(self.blobs, name)["instance"])
-        except FileNotFoundError:
-            return None
+                    attempt = load_of(self.blobs, base, claim)
+                    if attempt and attempt.instance.owner != self.instance.owner:
+                        raise DuplicateInstanceError(self.instance.id, attempt.instance.owner)
 
     def load_claims(self) -> list[ClaimId]:
         """Attempts to load, oldest first."""
@@ -152,8 +141,14 @@ class InstanceStore:
             return None
 
     def generation_name(self, claim: ClaimId) -> str:
-        """Which generation an attempt to load writes."""
-        return str(get_json(self.blobs, paths.load_file(self.base, claim))["generation"])
+        """Which generation an attempt to load writes.
+
+        Raises:
+            FileNotFoundError: it was purged since it was listed.
+        """
+        if (attempt := load_of(self.blobs, self.base, claim)) is None:
+            raise FileNotFoundError(paths.load_file(self.base, claim))
+        return attempt.generation
 
     def load_started(self) -> datetime:
         """When the latest attempt to load began.
@@ -162,9 +157,10 @@ class InstanceStore:
             LookupError: there was none.
         """
         claims = self.load_claims()
-        if not claims:
+        attempt = load_of(self.blobs, self.base, claims[-1]) if claims else None
+        if attempt is None:
             raise LookupError(f"nobody began to load instance {self.instance.id!r}")
-        return datetime.fromisoformat(get_json(self.blobs, paths.load_file(self.base, claims[-1]))["started_at"])
+        return attempt.started_at
 
     def load_failure(self) -> LoadFailure | None:
         """Why the latest attempt to load failed, if it did: another owner's id is never loaded."""
@@ -287,8 +283,3 @@ def rounds_reported(generation: StoredGeneration) -> int:
     found = [read_result(generation, claim) for claim in generation.result_claims()]
     closes = [result.closes for result in found if result is not None]
     return sum(at == 0 or counted != closes[at - 1] for at, counted in enumerate(closes))
-
-
-def load_claims(blobs: Blobs, base: str) -> list[ClaimId]:
-    """Attempts to load the instance at ``base``, oldest first."""
-    return paths.load_claims(blobs.files(paths.load_dir(base)))

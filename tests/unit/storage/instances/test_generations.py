@@ -20,6 +20,8 @@ from batch_provider.engine.complete.complete import load_failed
 from batch_provider.hooks.batch import BatchHook
 from batch_provider.storage.blobs.local import LocalBlobs
 from batch_provider.storage.blobs.memory import MemoryBlobs
+from batch_provider.storage.blobs.protocol import get_json, put_json
+from batch_provider.storage.instances.catalog import Catalog
 from batch_provider.storage.views.instance_view import InstanceView
 from batch_provider.testing import LocalRun
 from tests.builders import Killed, Step, job_of, numbers
@@ -129,6 +131,20 @@ def test_a_first_load_that_failed_has_nothing_to_read():
     assert "kept for reading" not in str(run.store.not_loaded())
     with pytest.raises(InvalidOptionError, match="nothing is loaded"):
         InstanceView(run.store, "g1-00000000").state()
+
+
+def test_what_a_later_release_adds_to_an_attempt_to_load_keeps_nobody_from_loading():
+    blobs = MemoryBlobs()
+    run = LocalRun(job_of(Step()), store=blobs)
+    run.load(numbers(4))
+    name = f"{run.store.base}/load/{run.store.load_claims()[0]}.json"
+    document = get_json(blobs, name)
+    document["instance"]["colour"] = "blue"
+    put_json(blobs, name, {**document, "mood": "good"})
+
+    run.next_round()
+    assert run.run(numbers(5)).total_records == 5
+    assert [store.instance for store in Catalog(blobs, run.clock).instances()] == [run.instance]
 
 
 # --- purged ---------------------------------------------------------------------------------------------------
