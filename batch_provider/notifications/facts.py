@@ -122,5 +122,9 @@ def _instant(value: Any) -> datetime | None:
 def _error(error: Any) -> str | None:
     if error is None:
         return None
-    text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
+    return short_error(f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error))
+
+
+def short_error(text: str) -> str:
+    """As much of it as an alert has room for."""
     return text if len(text) <= _MAX_ERROR else f"{text[:_MAX_ERROR]}…"

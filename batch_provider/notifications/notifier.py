@@ -6,13 +6,14 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.sdk import BaseHook, BaseNotifier
 
 from batch_provider.domain.errors import InvalidOptionError
 from batch_provider.notifications.errors import AlertConnectionError, AlertError, AlertNotSentError
-from batch_provider.notifications.facts import AlertFacts
+from batch_provider.notifications.facts import AlertFacts, short_error
 from batch_provider.notifications.message import Message, compose
 from batch_provider.notifications.routes import Route, route_of
 
@@ -102,6 +103,8 @@ class BatchNotifier(BaseNotifier):
         from batch_provider.airflow_compat import redact
 
         facts = AlertFacts.from_context(dict(context), _base_url())
+        if facts.event == "dag_run" and facts.state == "failed":  # Airflow does not say why: the jobs' results do
+            facts = replace(facts, error=_why_failed(facts))
         return compose(facts, self.name, self._lead(dict(context), facts), lambda text: str(redact(text)))
 
     def _lead(self, context: dict[str, Any], facts: AlertFacts) -> str | None:
@@ -169,6 +172,19 @@ def _described(conn_id: str, error: BaseException) -> str:
     found = isinstance(error, AirflowNotFoundException)
     reason = "Airflow knows no such connection." if found else f"unexpected {type(error).__name__}."
     return str(AlertConnectionError(conn_id, reason))
+
+
+def _why_failed(facts: AlertFacts) -> str | None:
+    """What the results of the run's jobs say, if they can be read from here; None: they say nothing of it."""
+    from batch_provider import wiring
+
+    try:
+        stores = [s for s in wiring.catalog().instances(dag_id=facts.dag_id) if s.instance.run_id == facts.run_id]
+        results = [result for store in stores if (result := store.result()) is not None and not result.is_successful]
+    except Exception as error:  # noqa: BLE001 - the store may be out of reach, and the alert goes out all the same
+        log.warning("The results of run %s cannot be read for the alert: %s", facts.run_id, error)
+        return None
+    return short_error("\n".join(f"{result.job}: {result.reason or result.state}" for result in results)) or None
 
 
 def _base_url() -> str:
