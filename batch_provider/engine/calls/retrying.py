@@ -15,6 +15,7 @@ from typing import Any
 
 import tenacity
 
+from batch_provider.domain.errors import BatchError
 from batch_provider.domain.spec import CallPolicy
 
 Job = tuple[dict[str, Any], dict[str, Any]]
@@ -94,6 +95,8 @@ def _one(function: Callable[..., Any], job: Job, policy: CallPolicy) -> Outcome:
     started = perf_counter()
     try:
         returned = _retried(tries.call, policy) if policy.retries else tries.call()
+    except BatchError:
+        raise  # an outage, or a successor: no record after this one need be tried
     except Exception as error:  # noqa: BLE001  # this is where user code ends
         return Outcome(None, error, perf_counter() - started)
     return Outcome(returned, None, perf_counter() - started, tries.variables)
