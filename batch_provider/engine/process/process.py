@@ -17,6 +17,7 @@ from batch_provider.domain.layout import FileRef, Span, gaps
 from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.domain.spec import JobSpec
 from batch_provider.domain.tally import Tally
+from batch_provider.engine.columns.block import BlockResult
 from batch_provider.engine.isolation.child import Outside
 from batch_provider.engine.isolation.runner import IsolatedRunner, isolated_if_deadly
 from batch_provider.engine.ports.store import Clock, ShardWork
@@ -25,11 +26,14 @@ from batch_provider.engine.process.commit import Previous, commit_block
 from batch_provider.engine.process.ending import ending
 from batch_provider.engine.process.fingerprint import fingerprint
 from batch_provider.engine.process.guard import Guard
+from batch_provider.engine.process.regroup import Opened, Regrouping, regrouping_of
 from batch_provider.engine.process.sizing import BlockSizer
 from batch_provider.engine.steps.fused import FusedRunner, Runner
 from batch_provider.engine.steps.runners import make_runner
 
 log = logging.getLogger(__name__)
+
+AnyRunner = Runner | FusedRunner | IsolatedRunner
 
 
 def _never() -> bool:
@@ -89,7 +93,8 @@ class _ShardRun:
         self.is_closed = False
         self.cutting = 0.0
         self.began = task.clock.monotonic()
-        self.runner: Runner | FusedRunner | IsolatedRunner | None = None
+        self.runner: AnyRunner | None = None
+        self.regrouping: Regrouping | None = None
 
     def work_through(self) -> Tally:
         """The block loop."""
@@ -99,14 +104,16 @@ class _ShardRun:
         chosen = isolated_if_deadly(task.job, task.step, task.work, make, self.guard.before_block, task.outside)
         with closing(chosen) as runner:
             self.runner = runner
+            self.regrouping = regrouping_of(runner, task.work, partial(self.open, runner))
             for span, previous in self.pending(runner):
-                self.guard.before_block()
+                self.before_block()
                 self.process(runner, span, previous)
+            self.finish_groups()
             tally = self.close(CloseOutcome.DONE, "")
             self.guard.check_limit()  # the last block may have tripped it: all is done, and the task fails
         return tally
 
-    def pending(self, runner: Runner | FusedRunner | IsolatedRunner) -> Iterator[tuple[Span, FileRef | None]]:
+    def pending(self, runner: AnyRunner) -> Iterator[tuple[Span, FileRef | None]]:
         """What there is to do, in order of ids: rewrites of adopted files, and blocks cut out of the gaps."""
         rewrites = self.work.rewrites
         for hole in gaps(self.work.shard.span, [file.span for file in self.work.files]):
@@ -120,20 +127,56 @@ class _ShardRun:
         for file in rewrites:
             yield file.span, file
 
-    def process(self, runner: Runner | FusedRunner | IsolatedRunner, span: Span, file: FileRef | None) -> None:
-        """Run the step over one block and commit it; a block with nothing to do is left as it is."""
+    def before_block(self) -> None:
+        """Ask whether the next block may start; those in flight finish before a stop."""
+        try:
+            self.guard.before_block()
+        except FencedError:
+            raise
+        except StopProcessingError:
+            self.finish_groups()
+            raise
+
+    def finish_groups(self) -> None:
+        """Have the last group of a redrive done, and commit the blocks that it has records of."""
+        if self.regrouping is not None:
+            self.regrouping.finish()
+            self.commit_grouped(self.regrouping)
+
+    def commit_grouped(self, regrouping: Regrouping) -> None:
+        """Commit the blocks all of whose groups are done."""
+        for opened, result, seconds in regrouping.done():
+            self.commit(opened, result, self.task.clock.monotonic() - seconds)
+
+    def open(self, runner: AnyRunner, span: Span, file: FileRef | None) -> Opened:
+        """Read what came in a block, and which of its records are to be processed."""
+        block = runner.block(self.work.upstream, span)
+        if file is None:
+            return Opened(block, np.arange(len(block)), None)
+        previous = Previous(self.work.previous(file), self.work.footer_owners(file))
+        return Opened(block, previous.stale(block, self.work, self.task.job.max_redrives), previous)
+
+    def process(self, runner: AnyRunner, span: Span, file: FileRef | None) -> None:
+        """Run the step over one block and commit it; a block with nothing to do is left as it is.
+
+        In a redrive an aggregator's groups go on in the next block, and the block is committed when they are done.
+        """
         clock = self.task.clock
         started, self.cutting = clock.monotonic() - self.cutting, 0.0  # fused steps work in looking for a group's end
-        block = runner.block(self.work.upstream, span)
-        candidates, previous = np.arange(len(block)), None
-        if file is not None:
-            previous = Previous(self.work.previous(file), self.work.footer_owners(file))
-            candidates = previous.stale(block, self.work, self.task.job.max_redrives)
-            if len(candidates) == 0:
-                return
-        result = runner.run(block, candidates)
+        opened = self.open(runner, span, file)
+        if len(opened.candidates) == 0:
+            return
+        if self.regrouping is not None:
+            self.regrouping.add(file, opened)
+            self.commit_grouped(self.regrouping)
+            return
+        self.commit(opened, runner.run(opened.block, opened.candidates), started)
+
+    def commit(self, opened: Opened, result: BlockResult, started: float) -> None:
+        """Write the checkpoint of a block that was begun at ``started``."""
+        clock, block = self.task.clock, opened.block
         seconds = clock.monotonic() - started
-        tally = commit_block(self.work, block, result, candidates, previous, clock.now(), seconds)
+        tally = commit_block(self.work, block, result, opened.candidates, opened.previous, clock.now(), seconds)
         self.own += tally
         written = sum(column.nbytes for column in result.columns.values())
         self.sizer.learn(len(block), clock.monotonic() - started, block.bytes_read + written)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from time import perf_counter
 from typing import Any
@@ -68,6 +69,9 @@ class AggregatorStep:
         job, step: what the author declared; ``step.aggregator`` has a size.
         constant: keywords that the function may name: ``instance`` and Airflow's context.
     """
+
+    regroups = True
+    """In a redrive its groups are made across blocks."""
 
     def __init__(
         self,
@@ -143,15 +147,20 @@ class AggregatorStep:
 
     def run(self, block: Block, candidates: np.ndarray) -> BlockResult:
         """Aggregate the accepted records of a block in groups."""
-        grouped = self.group(block, candidates)
-        for start in range(0, len(grouped.accepted), self._size):
-            self.call_for(Group(((grouped, grouped.accepted[start : start + self._size]),)))
+        grouped = self.grouping(block, candidates)
+        self.call_all(grouped)
         return grouped.result(block, candidates)
 
-    def group(self, block: Block, candidates: np.ndarray) -> GroupedBlock:
+    def grouping(self, block: Block, candidates: np.ndarray) -> GroupedBlock:
         """Ask which of the records at ``candidates`` are accepted."""
         accepted, errors = self._accept.of(block, candidates)
-        return GroupedBlock(block, accepted, errors, GroupPatches(self._patches))
+        with_failures = "failures" in self.function.wants
+        return GroupedBlock(block, accepted, errors, GroupPatches(self._patches), with_failures=with_failures)
+
+    def call_all(self, grouped: GroupedBlock) -> None:
+        """Have the groups of one block done."""
+        for start in range(0, len(grouped.accepted), self._size):
+            self.call_for(Group(((grouped, grouped.accepted[start : start + self._size]),)))
 
     def call_for(self, group: Group) -> None:
         """Have a group done."""
@@ -195,5 +204,13 @@ class AggregatorStep:
         return {
             "failures": group.failures() if "failures" in wants else None,
             "record_ids": ids if "record_ids" in wants else None,
-            "idempotency_key": f"{instance}/{self.step.name}/{ids[0]}-{ids[-1]}",
+            "idempotency_key": f"{instance}/{self.step.name}/{_named(ids)}",
         }
+
+
+def _named(ids: Sequence[int]) -> str:
+    """A name for a group: the first and the last id, and of ids with gaps a digest, as others end alike."""
+    name = f"{ids[0]}-{ids[-1]}"
+    if ids[-1] - ids[0] + 1 == len(ids):
+        return name
+    return f"{name}.{hashlib.blake2b(repr(ids).encode(), digest_size=4).hexdigest()}"

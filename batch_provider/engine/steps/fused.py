@@ -15,6 +15,7 @@ from batch_provider.engine.columns.block import Block, BlockResult
 from batch_provider.engine.ports.store import GenerationReader
 from batch_provider.engine.steps.aggregate import AggregatorStep
 from batch_provider.engine.steps.fused_outcomes import over_all, pack
+from batch_provider.engine.steps.groups import Group, GroupedBlock
 from batch_provider.engine.steps.overlay import Overlay
 from batch_provider.engine.steps.record import RecordStep
 from batch_provider.engine.steps.vector import VectorStep
@@ -92,6 +93,10 @@ class FusedRunner:
         began = perf_counter()
         block = runner.block(overlay, overlay.span)
         result = runner.run(block, candidates)
+        self.lay(runner, overlay, block, result, began)
+
+    def lay(self, runner: Runner, overlay: Overlay, block: Block, result: BlockResult, began: float) -> None:
+        """Lay what one step made of the block over what is there, and note its work."""
         overlay.apply(block, result)
         calls = result.call_seconds
         self.work[runner.step.name] += Tally(
@@ -105,21 +110,55 @@ class FusedRunner:
 
     def run(self, block: Block, candidates: np.ndarray) -> BlockResult:
         """Pass the records at ``candidates`` through all the steps."""
-        began = perf_counter()
-        overlay = self._taken(block, candidates)
         if self._aggregator is not None:
-            self._run(self._aggregator, overlay, candidates)
-        outcome = over_all(overlay.outcomes)
-        each = (perf_counter() - began) / max(len(candidates), 1)
+            grouping = self.grouping(block, candidates)
+            self._aggregator.call_all(grouping.grouped)
+            return grouping.result(block, candidates)
+        began = perf_counter()
+        overlay = self._front(block.upstream, block.span, candidates)
+        return self.made(overlay, len(candidates), perf_counter() - began)
+
+    def made(self, overlay: Overlay, records: int, seconds: float) -> BlockResult:
+        """What all the steps together made of a block."""
         return BlockResult(
-            outcome=outcome,
+            outcome=over_all(overlay.outcomes),
             errors=overlay.errors,
             columns=overlay.columns(),
             dropped=overlay.dropped,
-            call_seconds=np.full(len(candidates), each),
+            call_seconds=np.full(records, seconds / max(records, 1)),
             outcomes=pack(overlay.outcomes),
             types={runner.step.name: pa.schema(list(runner.types.items())) for runner in self._runners},
         )
+
+    # --- groups -------------------------------------------------------------------------------------------------
+
+    @property
+    def regroups(self) -> bool:
+        """Whether groups are made across the blocks of a redrive: there is an aggregator."""
+        return self._aggregator is not None
+
+    @property
+    def aggregator(self) -> AggregatorStep:
+        """The last of the steps."""
+        assert self._aggregator is not None, "it is asked for only where there is one"
+        return self._aggregator
+
+    @property
+    def size(self) -> int:
+        """Records in a group."""
+        return self.aggregator.size
+
+    def grouping(self, block: Block, candidates: np.ndarray) -> FusedGrouping:
+        """Have the steps before the aggregator done, and ask which records it accepts."""
+        began = perf_counter()
+        overlay = self._taken(block, candidates)
+        inner = self.aggregator.block(overlay, overlay.span)
+        grouped = self.aggregator.grouping(inner, candidates)
+        return FusedGrouping(self, overlay, inner, grouped, candidates, perf_counter() - began)
+
+    def call_for(self, group: Group) -> None:
+        """Have a group done."""
+        self.aggregator.call_for(group)
 
     def _taken(self, block: Block, candidates: np.ndarray) -> Overlay:
         """What the steps before the aggregator made of the block: done already when its end was looked for."""
@@ -128,3 +167,42 @@ class FusedRunner:
             return self._front(block.upstream, span, candidates)
         self._ready = ready.cut(span.last + 1, ready.span.last) if span.last < ready.span.last else None
         return ready.cut(span.first, span.last)
+
+
+class FusedGrouping:
+    """A block that has passed the steps before the aggregator (a Grouping)."""
+
+    def __init__(  # what the runner has of the block
+        self,
+        runner: FusedRunner,
+        overlay: Overlay,
+        inner: Block,
+        grouped: GroupedBlock,
+        candidates: np.ndarray,
+        seconds: float,
+    ) -> None:
+        self._runner, self._overlay, self._grouped = runner, overlay, grouped
+        self._inner: Block | None = inner
+        self._candidates, self._seconds = candidates, seconds
+
+    @property
+    def grouped(self) -> GroupedBlock:
+        """As the aggregator sees it."""
+        return self._grouped
+
+    def let_go(self) -> None:
+        """Keep the rows that wait, and what the steps before have made of the records that they were given."""
+        self._grouped.let_go()
+        self._overlay, self._inner = self._overlay.only(self._candidates), None
+
+    def result(self, block: Block, candidates: np.ndarray) -> BlockResult:  # noqa: ARG002  # read through the overlay
+        """What all the steps made of the records at ``candidates``."""
+        began = perf_counter()
+        aggregator, overlay, inner = self._runner.aggregator, self._overlay, self._inner
+        if inner is None:
+            overlay = overlay.spread(candidates)
+            inner = aggregator.block(overlay, overlay.span)
+        result = self._grouped.result(inner, candidates)
+        calls = float(result.call_seconds.sum())
+        self._runner.lay(aggregator, overlay, inner, result, began - calls)
+        return self._runner.made(overlay, len(candidates), self._seconds + calls + perf_counter() - began)

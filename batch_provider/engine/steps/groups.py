@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
+import pyarrow as pa
 
 from batch_provider.domain.outcome import Outcome
 from batch_provider.engine.calls.invoke import RecordError
 from batch_provider.engine.columns.block import Block, BlockResult
 from batch_provider.engine.columns.group_patches import GroupPatches, Tried
+from batch_provider.engine.ports.writing import Rows
 
 T = TypeVar("T")
 
@@ -30,11 +32,59 @@ class WrongReturnError(Exception):
         self.errors, self.is_of_records = errors, is_of_records
 
 
+class HeldRows:
+    """Accepted rows of a block that wait for their group, and no others.
+
+    Args:
+        block: whose rows they are.
+        positions: which of them.
+        with_failures: a function asks for their failures.
+    """
+
+    def __init__(self, block: Block, positions: np.ndarray, *, with_failures: bool) -> None:
+        self.span, self._positions = block.span, positions
+        table, kept = block.payload(positions)
+        copied = table.take(pa.array(np.arange(len(positions))))  # a slice would hold on to all rows of the block
+        self._rows = Rows(positions.tolist(), (), copied, kept)
+        self._failures = block.failures(positions) if with_failures else []
+
+    def _indexes(self, positions: np.ndarray) -> list[int]:
+        return np.searchsorted(self._positions, positions).tolist()  # type: ignore[no-any-return]
+
+    def records(self, positions: np.ndarray) -> list[dict[str, Any]]:
+        """As of :class:`Block`."""
+        return self._rows.records(self._indexes(positions))
+
+    def failures(self, positions: np.ndarray) -> list[list[dict[str, Any]]]:
+        """As of :class:`Block`."""
+        return [self._failures[index] for index in self._indexes(positions)]
+
+
+class Grouping(Protocol):
+    """A block on its way through an aggregator, which may have other steps fused before it."""
+
+    @property
+    def grouped(self) -> GroupedBlock:
+        """As the aggregator sees it."""
+        ...
+
+    def let_go(self) -> None:
+        """Keep no more in memory than the rows that wait."""
+        ...
+
+    def result(self, block: Block, candidates: np.ndarray) -> BlockResult:
+        """What became of the records at ``candidates``, once none is waiting."""
+        ...
+
+
 class GroupedBlock:
-    """A block whose accepted records pass through calls in groups: it is done when all of them have.
+    """A block whose accepted records pass through calls in groups: it is done when all of them have (a Grouping).
+
+    Args:
+        block: where the records are read.
+        with_failures: a function asks for their failures.
 
     Attributes:
-        rows: where the records are read.
         accepted: their positions.
         errors: position → why it failed here: in the acceptance, or in its group.
         patches: what the calls returned.
@@ -42,12 +92,29 @@ class GroupedBlock:
     """
 
     def __init__(
-        self, block: Block, accepted: np.ndarray, errors: dict[int, RecordError], patches: GroupPatches
+        self,
+        block: Block,
+        accepted: np.ndarray,
+        errors: dict[int, RecordError],
+        patches: GroupPatches,
+        *,
+        with_failures: bool,
     ) -> None:
-        self.rows = block
+        self.rows: Block | HeldRows = block
         self.accepted, self.errors, self.patches = accepted, errors, patches
+        self._with_failures = with_failures
         self.waiting = len(accepted)
         self._seconds: list[np.ndarray] = []
+
+    @property
+    def grouped(self) -> GroupedBlock:
+        """Itself."""
+        return self
+
+    def let_go(self) -> None:
+        """Keep no more in memory than the rows that wait: some do."""
+        if isinstance(self.rows, Block):
+            self.rows = HeldRows(self.rows, self.accepted[-self.waiting :], with_failures=self._with_failures)
 
     def called(self, records: int, each: float) -> None:
         """Note that calls for so many records have ended, and how long they took for each."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -17,7 +17,7 @@ from batch_provider.engine.calls.invoke import RecordError
 from batch_provider.engine.columns.block import Block, BlockResult
 from batch_provider.engine.columns.joining import concat_by_name
 from batch_provider.engine.columns.kept import kept_column
-from batch_provider.engine.columns.rows import one_chunk
+from batch_provider.engine.columns.rows import one_chunk, spread
 from batch_provider.engine.ports.store import GenerationReader
 
 
@@ -108,6 +108,23 @@ class Overlay:
             {name: column.slice(start, stop - start) for name, column in self.changed.items()},
             self.dropped,
         )
+
+    def only(self, positions: np.ndarray) -> Overlay:
+        """What the steps made of these records, and nothing else: it can only be spread again."""
+        at = pa.array(positions)
+        changed = {name: column.take(at) for name, column in self.columns().items()}
+        outcomes = [outcome[positions] for outcome in self.outcomes]
+        return replace(self, status=self.status[positions], outcomes=outcomes, changed=changed)
+
+    def spread(self, positions: np.ndarray) -> Overlay:
+        """What :meth:`only` kept of these records, over the whole span; the steps have not seen the others."""
+        status = self.base.read(self.span, [])["_status"].to_numpy().copy()
+        status[positions] = self.status
+        outcomes = [np.zeros(len(self.span), dtype=np.uint8) for _ in self.outcomes]
+        for whole, outcome in zip(outcomes, self.outcomes, strict=True):
+            whole[positions] = outcome
+        changed = {name: spread(column, positions, len(self.span)) for name, column in self.columns().items()}
+        return replace(self, status=status, outcomes=outcomes, changed=changed)
 
     def then(self, after: Overlay) -> Overlay:
         """This one and the one that follows it, as one."""

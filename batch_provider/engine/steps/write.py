@@ -26,6 +26,7 @@ PER_TRANSACTION = (*PER_GROUP, "connection")
 class _WriterStep(AggregatorStep):
     """What steps that write through a built-in writer share: one session with the target, and no function."""
 
+    regroups = False
     _session: WriterSession | BlockSession | None = None
 
     def make_function(self, constant: dict[str, Any]) -> UserFunction:  # noqa: ARG002  # a writer needs none

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from batch_provider import BatchJob, JobState
@@ -196,6 +198,34 @@ def test_aggregator_gets_ids_failures_key_and_instance():
         ([0, 1], [0, 1], "local~run~job/bulk/0-1", "local~run~job"),
         ([2], [0], "local~run~job/bulk/2-2", "local~run~job"),
     ]
+
+
+def test_groups_of_the_same_first_and_last_record_have_keys_of_their_own():
+    """Or the other side would take a redrive of the outer records for the group that it has seen already."""
+    check, keys = Step(), []
+
+    def bulk(records, *, idempotency_key):
+        keys.append((idempotency_key, [record["n"] for record in records]))
+        if len(keys) < 3:
+            raise ConnectionError("down")
+
+    run = LocalRun(job_with(bulk, check, size=4))
+    run.run(numbers(4))
+    run.next_round()
+    run.process_all()
+    check.fails = {1, 2}
+    run.next_round()
+
+    def changed(record, record_id):
+        check(record, record_id)
+
+    run.job = job_with(bulk, changed, size=4)
+    run.job = replace(run.job, steps=(replace(run.job.steps[0], on_code_change="reprocess"), run.job.steps[1]))
+    run.process_all()
+
+    assert [group for _, group in keys] == [[0, 1, 2, 3], [0, 1, 2, 3], [0, 3]]
+    assert keys[0][0] == keys[1][0] == "local~run~job/bulk/0-3"
+    assert keys[2][0].startswith("local~run~job/bulk/0-3.")
 
 
 def test_unknown_demanded_keyword_is_a_clear_error():
