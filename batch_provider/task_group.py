@@ -125,6 +125,7 @@ class BatchJob(JobNode):
         accept_policy: AcceptPolicy | str = AcceptPolicy.NO_FAILURES,
         accept_expression: AcceptExpression | None = None,
         reads: Iterable[str] | None = None,
+        writes: Iterable[str] | None = None,
         drop: Iterable[str] = (),
         output: str = "patch",
         on_code_change: str = "keep",
@@ -257,6 +258,15 @@ class BatchJob(JobNode):
                 for expression in step.expressions:
                     check_expression(expression)
             self._steps.append(step)
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """Refuse a name that no record can have, where contract and steps say what there can be."""
+        from batch_provider.engine.expressions.names import check_names, declared_columns
+
+        job = self.spec
+        if (columns := declared_columns(job)) is not None:
+            check_names(job, columns)
 
     @property
     def spec(self) -> JobSpec:

@@ -11,7 +11,17 @@ from batch_provider.domain.errors import ExpressionLimitError, InvalidExpression
 from batch_provider.domain.spec import AggregatorSpec, CallPolicy, SqlSpec, StepSpec, WriterSpec
 
 _STEP_OPTIONS = frozenset(
-    {"accept_policy", "accept_expression", "reads", "drop", "output", "vectorised", "on_code_change", "transaction"}
+    {
+        "accept_policy",
+        "accept_expression",
+        "reads",
+        "writes",
+        "drop",
+        "output",
+        "vectorised",
+        "on_code_change",
+        "transaction",
+    }
 )
 _CALL_OPTIONS = frozenset(CallPolicy.__dataclass_fields__)
 

@@ -40,6 +40,8 @@ class StepSpec:
         accept_policy: which records it takes by their failures; asked first.
         accept_expression: a SQL boolean over the record's columns, or a callable; asked second.
         reads: only these columns are converted for the function; None: all.
+        writes: the columns that its function may add or change; None: any. What names a column that no step adds is
+            then refused before the job runs.
         drop: columns removed from the payload of the records it processed.
         output: ``patch``: the returned keys are added or replaced; ``replace``: the returned dict is the payload.
         calls: retries, time limit and concurrency of the calls.
@@ -64,6 +66,7 @@ class StepSpec:
     vectorised: bool = False
     on_code_change: str = "keep"
     transaction: str | None = None
+    writes: tuple[str, ...] | None = None
     task_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -73,6 +76,7 @@ class StepSpec:
             raise InvalidOptionError(f"function of step {self.name!r}", self.function, "a callable")
         set_frozen(self, "accept_policy", AcceptPolicy.of(self.accept_policy))
         set_frozen(self, "reads", check_columns("reads", self.reads))
+        self._check_writes()
         set_frozen(self, "drop", check_columns("drop", self.drop) or ())
         set_frozen(self, "task_options", MappingProxyType(dict(self.task_options)))
         check_choice("output", self.output, OUTPUTS)
@@ -94,6 +98,11 @@ class StepSpec:
             raise InvalidExpressionError(expression, "it is empty")
         if expression is not None and not isinstance(expression, str) and not callable(expression):
             raise InvalidOptionError("accept_expression", expression, "a SQL expression or a callable")
+
+    def _check_writes(self) -> None:
+        set_frozen(self, "writes", check_columns("writes", self.writes))
+        if self.writes is not None and (not callable(self.function) or self.is_streaming or self.transaction):
+            raise InvalidOptionError("writes", self.writes, "it on a step whose function returns columns")
 
     def _check_transaction(self) -> None:
         """One connection, one record at a time, and no output that a crash after the commit could lose."""

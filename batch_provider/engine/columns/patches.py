@@ -41,7 +41,7 @@ class PatchWriter:
             if value is None:
                 patches.append({})
                 continue
-            problem = _problem(value)
+            problem = _problem(value, self._step.writes)
             if problem is None:
                 patches.append(value)
                 continue
@@ -68,7 +68,7 @@ class PatchWriter:
             return None
         names = tuple(patches[0])
         if names not in self._good_shapes:
-            if _problem(dict.fromkeys(names)) is not None:
+            if _problem(dict.fromkeys(names), self._step.writes) is not None:
                 return None
             self._good_shapes.add(names)
         if sum(map(len, patches)) != len(names) * len(patches):
@@ -284,15 +284,22 @@ def forget_kept(
     columns["_kept"] = kept_column(kept, len(block))
 
 
-def _problem(value: Any) -> str | None:
+def _problem(value: Any, writes: Container[str] | None) -> str | None:
     """What is wrong with a returned value, if anything."""
     if not isinstance(value, Mapping):
         return f"{type(value).__name__} {shown(value)}"
-    for key in value:
-        if not isinstance(key, str):
-            return f"a key that is no string: {shown(key)}"
-        if key in RESERVED_COLUMNS or not key:
-            return f"the key {key!r}, which is reserved"
-        if not key.isascii() and key.encode("utf-8", "replace").decode() != key:
-            return f"the key {key!r}, which is no valid text"
+    return next(filter(None, (_problem_of_key(key, writes) for key in value)), None)
+
+
+def _problem_of_key(key: Any, writes: Container[str] | None) -> str | None:
+    if not isinstance(key, str):
+        return f"a key that is no string: {shown(key)}"
+    if not key:
+        return "a key without a name: ''"
+    if key in RESERVED_COLUMNS:
+        return f"the key {key!r}, which is reserved"
+    if not key.isascii() and key.encode("utf-8", "replace").decode() != key:
+        return f"the key {key!r}, which is no valid text"
+    if writes is not None and key not in writes:
+        return f"the key {key!r}, which its writes= does not name"
     return None

@@ -24,6 +24,7 @@ from batch_provider.domain.text import count
 from batch_provider.engine.calls.invoke import RecordError
 from batch_provider.engine.complete.account import Account, Closes, reconcile
 from batch_provider.engine.complete.dead_letters import write_dead_letters
+from batch_provider.engine.complete.names import look_for_names
 from batch_provider.engine.complete.publish import publish
 from batch_provider.engine.ports.completion import GenerationStore
 from batch_provider.engine.ports.store import Clock
@@ -97,6 +98,8 @@ def _result(job: JobSpec, store: GenerationStore, closes: Closes, account: Accou
     loaded, declared = [str(step["name"]) for step in manifest.steps], [step.name for step in checkpoint_steps(job)]
     if loaded != declared:
         state, reason = JobState.FAILED_PROCESS_RECORDS, str(StepsChangedError(job.name, loaded, declared))
+    elif (nameless := look_for_names(job, store, closes, account)) is not None and state is JobState.SUCCESSFUL:
+        state, reason = JobState.FAILED_PROCESS_RECORDS, nameless
     created = datetime.fromisoformat(manifest.created_at)
     return BatchJobResult(
         job_instance_id=manifest.instance.id,

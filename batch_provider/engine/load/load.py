@@ -15,6 +15,7 @@ from batch_provider.domain.layout import plan_shards
 from batch_provider.domain.outcome import JobState
 from batch_provider.domain.references import InputReference
 from batch_provider.domain.spec import JobSpec
+from batch_provider.engine.expressions.names import check_names, contract_columns
 from batch_provider.engine.load.writer import InputCount, InputWriter, LoadTarget
 from batch_provider.engine.ports.store import Clock, ReferableSource, Source, SourceAccess
 
@@ -80,6 +81,7 @@ def load_and_dispatch(
 
     Raises:
         SourceError: the source cannot be read.
+        InvalidExpressionError, InvalidOptionError: the job names a column that no record can have.
         TooManyRecordsError: it holds more than ``job.max_records``.
         StorageError: the store cannot be written.
     """
@@ -92,6 +94,8 @@ def load_and_dispatch(
     else:
         with closing(InputWriter(target, began, count)) as writer:
             _copy(source, access, writer)
+    if count.columns:
+        check_names(job, dict.fromkeys([*count.columns, *contract_columns(job)]))
     manifest = Manifest(
         instance=instance,
         generation=target.generation,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from batch_provider.domain.errors import FencedError, StopProcessingError
 from batch_provider.domain.fused import CheckpointStep
 from batch_provider.domain.layout import FileRef, Span, gaps
 from batch_provider.domain.outcome import CloseOutcome

@@ -14,7 +14,7 @@ import pyarrow as pa
 from batch_provider.domain.declare import placing
 from batch_provider.domain.spec import JobSpec, StepSpec
 from batch_provider.engine.columns.block import SLICE_ROWS, Block
-from batch_provider.engine.expressions.check import no_column, refuse_shadowed
+from batch_provider.engine.expressions.check import refuse_shadowed
 from batch_provider.engine.expressions.evaluate import (
     Acceptance,
     Evaluation,
@@ -87,7 +87,6 @@ class Asking:
         self.evaluator = ExpressionEvaluator()
         self._expressions = tuple(expressions)
         self._step, self._initial = step.name, variables_text(job)
-        self._is_first = not job.upstream_of(step.name)
         self._unheard_of: set[str] = set()
         named = [(name, text) for text in self._expressions for name in check_expression(text)]
         self._named: Mapping[str, str] = dict(sorted(named))
@@ -128,17 +127,14 @@ class Asking:
     def _with_absent(self, payload: pa.Table, block: Block) -> pa.Table:
         """``payload`` with a null column for each one that only records of other blocks have.
 
-        Patches may add a column to some records only, so what is absent here may exist elsewhere; in the first
-        step nothing can have been added, and an unknown name is an error.
+        Patches may add a column to some records only, and so may files of the input: what is absent here may exist
+        elsewhere. A name that nobody can have is refused by the load, one that nobody has is told by on-complete.
         """
         known = {fold(name) for name in payload.column_names}
         for name, text in self._named.items():
             if fold(name) in known:
                 continue
             columns = block.payload_columns
-            if self._is_first:
-                with placing(self.place):
-                    raise no_column(text, name, columns)
             if name not in self._unheard_of:
                 self._unheard_of.add(name)
                 log.warning(

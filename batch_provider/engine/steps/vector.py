@@ -73,7 +73,7 @@ class VectorStep:
             self._work = SqlWork(job, step, step.function)
         else:
             self.function = UserFunction(step.name, step.call, PER_BLOCK, constant)
-            self._work = _ArrowWork(self.function)
+            self._work = _ArrowWork(step, self.function)
 
     @property
     def types(self) -> Mapping[str, pa.DataType]:
@@ -152,8 +152,8 @@ def _assemble(block: Block, name: str, pieces: list[tuple[np.ndarray, pa.Array]]
 class _ArrowWork:
     """Calls the author's function with a RecordBatch; one that raises is halved until the bad records stand alone."""
 
-    def __init__(self, function: UserFunction) -> None:
-        self._function = function
+    def __init__(self, step: StepSpec, function: UserFunction) -> None:
+        self._step, self._function = step, function
 
     def __call__(self, block: Block, positions: np.ndarray) -> Iterator[tuple[np.ndarray, Made]]:
         for inside, payload in block.slices(positions, rows=len(block)):
@@ -166,7 +166,7 @@ class _ArrowWork:
         except Exception as error:  # noqa: BLE001  # this is where user code ends
             noted = self._function.note(error)
         else:
-            return _Returned(self._function.step, batch, positions).understood(returned)
+            return _Returned(self._step, batch, positions).understood(returned)
         if len(positions) == 1:
             return {}, {int(positions[0]): noted}
         half = len(positions) // 2
@@ -212,8 +212,8 @@ class _Returned:
     called in vain, and a record that stands alone might be taken for a good one.
     """
 
-    def __init__(self, step: str, batch: pa.RecordBatch, positions: np.ndarray) -> None:
-        self._step, self._batch, self._positions = step, batch, positions
+    def __init__(self, step: StepSpec, batch: pa.RecordBatch, positions: np.ndarray) -> None:
+        self._step, self._writes, self._batch, self._positions = step.name, step.writes, batch, positions
 
     def _wrong(self, came: str, wanted: str) -> InvalidReturnError:
         return InvalidReturnError(self._step, f"{came} for {count(len(self._batch), 'record')}", wanted)
@@ -247,6 +247,8 @@ class _Returned:
                 raise self._wrong(f"the column {name!r} of type {field.type}", "types that Parquet can hold")
             array = one_chunk(column) if isinstance(column, pa.ChunkedArray) else column
             if name not in batch.schema.names or not array.equals(batch.column(name)):
+                if self._writes is not None and name not in self._writes:
+                    raise self._wrong(f"the column {name!r}", f"columns of its writes=: {', '.join(self._writes)}")
                 columns[name] = array if keep is None else array.filter(keep)
         return columns
 

@@ -51,7 +51,7 @@ def test_patch_is_added_to_the_payload(returned, payload):
         pytest.param([("a", 1)], "the step returned list [('a', 1)]", id="list of pairs"),
         pytest.param(True, "the step returned bool True", id="bool"),
         pytest.param({1: 2}, "the step returned a key that is no string: 1", id="key no string"),
-        pytest.param({"": 2}, "the step returned the key '', which is reserved", id="empty key"),
+        pytest.param({"": 2}, "the step returned a key without a name: ''", id="empty key"),
         pytest.param({"_id": 2}, "the step returned the key '_id', which is reserved", id="reserved key"),
         pytest.param({"_vars": "{}"}, "the step returned the key '_vars', which is reserved", id="side column"),
         pytest.param({"\ud800": 2}, "the step returned the key '\\ud800', which is no valid text", id="surrogate"),

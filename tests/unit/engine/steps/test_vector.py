@@ -538,11 +538,8 @@ def test_a_sql_step_reads_null_where_only_records_of_other_blocks_have_the_colum
 def test_a_wrong_expression_is_named_as_the_author_wrote_it(options, named):
     with BatchJob("job") as job:
         job.sql_step("wrong", **options)
-    local = LocalRun(job.spec)
-    local.load(ORDERS)
-
     with pytest.raises(InvalidExpressionError, match=re.escape(named)):
-        local.process_all()
+        LocalRun(job.spec).run(ORDERS)
 
 
 def test_a_record_that_raises_in_several_assignments_fails_by_the_first():
