@@ -69,15 +69,16 @@ class BatchJobOperator(BatchOperator):
                 slots=wiring.worker_slots(),
             )
             self.log.info("The instance lies in %s", store.blobs.address(store.base))
-            if self.job.scheduling == ORDERED:
-                self._wait_for_turn(store, manifest)
+            self._wait_for_turn(store, manifest)
         return _plan(manifest)
 
     def _wait_for_turn(self, store: InstanceStore, manifest: Manifest) -> None:
-        """Get in line; defer, holding no slot, while instances that were loaded before this one are at work."""
+        """Get in line; if it is an ordered one, defer, holding no slot, while instances loaded before are at work."""
         instance = store.instance
         line = Tickets(store.blobs, instance.dag_id, instance.job)
         ticket = line.take(instance, manifest.generation, self._last_task())
+        if self.job.scheduling != ORDERED:
+            return
         waiting_for = still_at_work(instance.dag_id, line.before(ticket.id))
         if waiting_for:
             from batch_provider.operators.triggers import BatchTurnTrigger

@@ -59,6 +59,9 @@ def publish(
                 at=result.ended_at,
                 blocks=blocks,
                 sealed={shard: close.claim for shard, close in present.items()},
+                dag_id=store.manifest.instance.dag_id,
+                job=store.manifest.instance.job,
+                ticket=store.ticket(),
             ),
         )
 

@@ -43,6 +43,10 @@ class GenerationStore(Protocol):
         """What the load committed."""
         ...
 
+    def ticket(self) -> ClaimId:
+        """The place of the generation in the order of its job."""
+        ...
+
     def seal(self, step: str, shard: ShardRef, info: AttemptInfo) -> Close:
         """The close that counts for (step, shard); what was left open is closed ``abandoned``."""
         ...

@@ -121,6 +121,8 @@ class Written:
         at: ISO time of the report.
         blocks: of every shard, in order.
         sealed: shard → the claim whose close counts; what higher ones write is not known yet.
+        dag_id, job: whose instance it is.
+        ticket: its place in the order of that job's instances.
     """
 
     instance: str
@@ -131,6 +133,9 @@ class Written:
     at: str
     blocks: Sequence[WrittenBlock]
     sealed: Mapping[str, ClaimId]
+    dag_id: str
+    job: str
+    ticket: ClaimId
 
 
 @runtime_checkable

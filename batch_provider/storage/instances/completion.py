@@ -16,6 +16,7 @@ from batch_provider.storage import paths
 from batch_provider.storage.blobs.protocol import put_json
 from batch_provider.storage.claims.generation import Generation
 from batch_provider.storage.claims.held_claim import answered_stops
+from batch_provider.storage.instances.tickets import Tickets
 from batch_provider.storage.reading.chain import ChainReader, Layer
 from batch_provider.storage.views.ledger import ledger_bytes
 
@@ -34,6 +35,11 @@ class Completion:
     def manifest(self) -> Manifest:
         """What the load committed."""
         return self._generation.manifest
+
+    def ticket(self) -> ClaimId:
+        """See :meth:`Tickets.held`."""
+        instance = self.manifest.instance
+        return Tickets(self._blobs, instance.dag_id, instance.job).held(instance, self.manifest.generation)
 
     def seal(self, step: str, shard: ShardRef, info: AttemptInfo) -> Close:
         """See :meth:`Generation.seal`."""

@@ -66,6 +66,15 @@ class Tickets:
             time.sleep(random.uniform(0, 0.05))  # noqa: S311  # keeps racers apart, guards nothing
         raise StorageError("take a ticket in", self._blobs.address(self._directory), "others were always quicker")
 
+    def held(self, instance: JobInstance, generation: str) -> ClaimId:
+        """The ticket of a generation; one is taken for it if it has none: not every load takes one.
+
+        Raises:
+            StorageError: as :meth:`take`.
+        """
+        found = [t.id for t in self._tickets() if t.instance_id == instance.id and t.generation == generation]
+        return found[-1] if found else self.take(instance, generation).id
+
     def before(self, own: ClaimId) -> Sequence[Ticket]:
         """The tickets of other instances that come first, in order; of each instance its highest counts.
 
@@ -84,9 +93,10 @@ class Tickets:
         return [ticket for ticket in found.values() if ticket.id < own]
 
     def forget(self, instance_id: str, *, but: ClaimId | None = None) -> None:
-        """Give back the tickets of an instance."""
-        for ticket in self._tickets():
-            if ticket.instance_id == instance_id and ticket.id != but:
+        """Give back the tickets of an instance; not the highest of all, or its number would be given again."""
+        tickets = self._tickets()
+        for ticket in tickets:
+            if ticket.instance_id == instance_id and ticket.id not in (but, tickets[-1].id):
                 self._blobs.delete(self._name(ticket.id))
 
     def _tickets(self) -> list[Ticket]:

@@ -29,6 +29,7 @@ from batch_provider.sources.access import LocalAccess
 from batch_provider.sources.options import redact
 from batch_provider.storage.blobs.protocol import get_json, put_json
 from batch_provider.storage.paths import generation_number
+from batch_provider.writers.parquet.choice import choose
 from batch_provider.writers.parquet.folder import Folder, open_folder
 
 COMPRESSIONS = ("zstd", "snappy", "gzip", "lz4", "none")
@@ -103,6 +104,9 @@ class ParquetFiles:
             "instance": written.instance,
             "generation": written.generation,
             "step": written.step,
+            "dag_id": written.dag_id,
+            "job": written.job,
+            "ticket": str(written.ticket),
             "state": str(written.state),
             "at": written.at,
             "rows": sum(file["rows"] for file in files),
@@ -124,16 +128,23 @@ class ParquetFiles:
         latest = {_instance_of(name): name for name in _manifest_names(folder)}
         return [get_json(folder, f"{_MANIFESTS}/{latest[instance]}") for instance in sorted(latest)]
 
-    def read_manifest(self, instance: str | None = None, access: SourceAccess | None = None) -> list[str]:
-        """The files that hold every record exactly once, as paths or URLs.
+    def read_manifest(
+        self, instance: str | None = None, access: SourceAccess | None = None, *, which: str | None = None
+    ) -> list[str]:
+        """The files that hold every record of an instance exactly once, as paths or URLs.
 
         Args:
-            instance: only what this job instance wrote; None: all that was ever completed.
+            instance: whose; may be left out if the directory has one only.
             access: how the URL is reached; None: by fsspec alone.
+            which: instead of ``instance``: ``latest``, the one that was loaded last, by the tickets of its job; or
+                ``all`` that were ever completed.
+
+        Raises:
+            InvalidOptionError: there are several, and nobody said which.
         """
         folder = open_folder(access or LocalAccess(), str(self.url))
-        found = [m for m in self.manifests(access) if instance is None or m["instance"] == instance]
-        return [folder.address(file["path"]) for manifest in found for file in manifest["files"]]
+        chosen = choose(self.manifests(access), instance, which)
+        return [folder.address(file["path"]) for manifest in chosen for file in manifest["files"]]
 
 
 class PartSession:

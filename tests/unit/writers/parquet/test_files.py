@@ -48,7 +48,7 @@ def new_run(url, *, run_id="run", shards=1, step=None, limit=-1, **options):
 
 def shown(url, instance=None):
     """What a reader of the manifest sees."""
-    files = ParquetFiles(str(url)).read_manifest(instance)
+    files = ParquetFiles(str(url)).read_manifest(instance, which=None if instance else "all")
     return sorted(row["n"] for file in files for row in read(file))
 
 
@@ -286,7 +286,7 @@ def test_on_complete_leaves_alone_what_a_later_attempt_is_writing(folder):
     first = run.generation.attempts("store", "01")[0]
     written = Written(
         run.instance.id, run.generation.manifest.generation, "store", ClaimId.next(None), JobState.SUCCESSFUL, "",
-        [WrittenBlock("01", Span(0, 1), first.claim, 2)], {"01": first.claim},
+        [WrittenBlock("01", Span(0, 1), first.claim, 2)], {"01": first.claim}, "local", "job", ClaimId.next(None),
     )  # fmt: skip
     run.job.step("store").writer.publish(run._access, written)
 
