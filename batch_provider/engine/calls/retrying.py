@@ -15,7 +15,7 @@ from typing import Any
 
 import tenacity
 
-from batch_provider.domain.errors import BatchError
+from batch_provider.domain.errors import BatchError, StorageError
 from batch_provider.domain.spec import CallPolicy
 
 Job = tuple[dict[str, Any], dict[str, Any]]
@@ -85,9 +85,15 @@ def _retry_options(policy: CallPolicy) -> dict[str, Any]:
     return {
         "stop": tenacity.stop_after_attempt(policy.retries + 1),
         "wait": wait,
-        "retry": tenacity.retry_if_exception_type(policy.retry_on),
+        "retry": tenacity.retry_if_exception(lambda error: _is_retried(error, policy)),
         "reraise": True,
     }
+
+
+def _is_retried(error: BaseException, policy: CallPolicy) -> bool:
+    """Whether it is worth another try: by its own type, or by that of the database's error that it stands for."""
+    stands_for = error.__cause__ if isinstance(error, StorageError) else None
+    return isinstance(error, policy.retry_on) or isinstance(stands_for, policy.retry_on)
 
 
 def _one(function: Callable[..., Any], job: Job, policy: CallPolicy) -> Outcome:
@@ -121,7 +127,9 @@ def _retried(call: Callable[[], Any], policy: CallPolicy) -> Any:
     """The first try by itself: tenacity costs ten times what a simple call does (measured)."""
     try:
         return call()
-    except policy.retry_on as error:
+    except Exception as error:
+        if not _is_retried(error, policy):
+            raise
         failed = [error]
 
     def again() -> Any:
@@ -231,7 +239,9 @@ async def _retried_async(call: Callable[[], Coroutine[Any, Any, Any]], policy: C
     """As :func:`_retried`."""
     try:
         return await call()
-    except policy.retry_on as error:
+    except Exception as error:
+        if not _is_retried(error, policy):
+            raise
         failed = [error]
 
     async def again() -> Any:

@@ -297,3 +297,17 @@ def test_a_misspelt_option_is_refused():
 
     with pytest.raises(InvalidOptionError, match="accept_expression=, if that is what was meant"):
         job.step(accept_expresion="n > 0")(print)
+
+
+def test_a_coroutine_is_not_tried_again_after_another_exception():
+    tries = []
+    with BatchJob("job", max_failed_records=1) as job:
+
+        @job.step(retries=2, retry_on=ConnectionError, **QUICK)
+        async def broken(record):
+            tries.append(1)
+            raise ValueError("not worth it")
+
+    result, _ = run(job, records(1))
+
+    assert (len(tries), result.failed_records) == (1, 1)

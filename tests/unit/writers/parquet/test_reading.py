@@ -7,7 +7,7 @@ import json
 import pytest
 
 from batch_provider import BatchJob, InvalidOptionError, ParquetFiles
-from batch_provider.storage.blobs.local import MemoryBlobs
+from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.storage.instances.tickets import Tickets
 from batch_provider.testing import LocalRun
 

@@ -146,6 +146,24 @@ def test_what_is_not_of_the_data_ends_the_task_although_the_connection_lives(hel
             run.process_all()
 
 
+def test_a_deadlock_that_the_step_wants_to_try_again_is_tried_again(held):
+    import psycopg
+
+    tries = []
+
+    def store(record, *, connection):
+        insert(connection, record["n"])
+        tries.append(record["n"])
+        if len(tries) == 1:
+            connection.execute(*NOT_OF_THE_DATA["deadlock"])
+
+    options = {"retries": 1, "retry_on": psycopg.errors.DeadlockDetected, "retry_delay": 0.001}
+    result = LocalRun(record_job(store, **options), access=held.access).run(numbers(1, 2))
+
+    assert result.successful_records == 2
+    assert tries == [1, 1, 2]
+
+
 @pytest.mark.parametrize("kind", [record_job, group_job])
 def test_what_is_of_the_data_is_its_records_fault(held, kind):
     for statement in OF_THE_DATA.values():
