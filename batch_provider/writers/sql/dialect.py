@@ -48,6 +48,8 @@ class Dialect:
         if self.name == "sqlite":
             connection.isolation_level = None  # no transaction but those that are begun here
             connection.execute("PRAGMA busy_timeout = 60000")
+        elif connection.autocommit:
+            connection.autocommit = False
 
     def is_in_transaction(self, connection: Any) -> bool:
         """Whether a transaction is open, and not aborted by an error."""

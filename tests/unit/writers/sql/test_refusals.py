@@ -210,6 +210,30 @@ def test_a_connection_that_is_closed_under_a_writer_ends_the_task(database):
     session.close()
 
 
+def test_a_connection_that_commits_each_statement_is_told_not_to(postgres_database):
+    postgres_database.run("CREATE TABLE t (n INTEGER)")
+
+    def connect():
+        connection = postgres_database.connect()
+        connection.autocommit = True
+        return connection
+
+    with BatchJob("job", max_failed_records=-1) as job:
+
+        @job.step(transaction="warehouse")
+        def store(record, *, connection):
+            connection.execute("INSERT INTO t VALUES (%s)", [-record["n"]])
+            if record["n"] == 2:
+                raise ValueError("no")
+
+        job.write("rows", SqlTable("warehouse", "t"))
+
+    result = LocalRun(job.spec, access=LocalAccess({"warehouse": connect})).run(numbers(1, 2))
+
+    assert result.failed_records == 1
+    assert postgres_database.rows() == [(-1,), (1,)]
+
+
 def test_a_subclass_of_a_drivers_connection_is_one_of_its(tmp_path):
     class Own(sqlite3.Connection):
         """As authors make them for their pragmas."""
