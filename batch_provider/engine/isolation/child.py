@@ -158,7 +158,7 @@ def outcome_of(error: BaseException) -> Raised | OutOfMemory:
     note = "In the child process of an isolating attempt:\n" + format_exc()
     try:
         found = pickle.loads(pickle.dumps(error))  # noqa: S301  # its own
-        assert isinstance(found, Exception)
+        assert isinstance(found, BaseException)
     except Exception:  # noqa: BLE001  # what cannot cross the border is told as text
         found = RuntimeError(f"{type(error).__name__}: {error}")
     return Raised(found, note)

@@ -68,7 +68,7 @@ class Raised:
         note: where; errors cross borders without their notes.
     """
 
-    error: Exception
+    error: BaseException
     note: str
 
 

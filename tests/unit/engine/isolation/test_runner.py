@@ -40,7 +40,7 @@ from batch_provider.engine.steps.runners import make_runner
 from batch_provider.sources.access import LocalAccess
 from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.testing import Fault, Faults, FaultyBlobs, LocalRun
-from tests.builders import failures, numbers, outcomes
+from tests.builders import Killed, failures, numbers, outcomes
 
 PARENT = os.getpid()
 
@@ -405,6 +405,15 @@ def test_what_ends_a_task_ends_it_out_of_a_child_too():
     with pytest.raises(StorageError, match="it is closed") as caught:
         run.run(numbers(3))
     assert "In the child process" in caught.value.__notes__[0]
+
+    with isolating() as job:
+
+        @job.step
+        def work(record):
+            raise Killed
+
+    with pytest.raises(Killed):
+        LocalRun(job.spec).run(numbers(3))
 
     with isolating() as job:
         job.sql_step("work", assign={"x": "nobody + 1"})
