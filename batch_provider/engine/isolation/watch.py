@@ -61,7 +61,7 @@ def _watched(number: int, runner: Runner, index: CallIndex) -> Spared:
     rule = runner._accept._rule if isinstance(runner._accept, AskedOnce) else runner._accept
     spared = Spared(rule)
     if rule._call is not None:
-        _note_calls(rule._call, index)
+        _note_calls(number, rule._call, index)
     _note_run(number, runner, index)
     if isinstance(runner, AggregatorStep):
         runner._accept._rule = spared  # type: ignore[assignment]  # it is asked in the same way
@@ -69,7 +69,7 @@ def _watched(number: int, runner: Runner, index: CallIndex) -> Spared:
         return spared
     runner._accept = spared  # type: ignore[assignment]
     if isinstance(runner, RecordStep):
-        _note_calls(runner.function, index)
+        _note_calls(number, runner.function, index)
     return spared
 
 
@@ -85,12 +85,13 @@ def _note_run(number: int, runner: Runner, index: CallIndex) -> None:
     runner.run = noted  # type: ignore[method-assign]
 
 
-def _note_calls(function: UserFunction, index: CallIndex) -> None:
+def _note_calls(number: int, function: UserFunction, index: CallIndex) -> None:
     """Note the record of each call: its function asks for the id, and the author's gets it if it wants it."""
     author, is_wanted = function.call, "record_id" in function.wants
     function.wants = function.wants | {"record_id"}
 
     def given(record_id: int, keywords: dict[str, Any]) -> dict[str, Any]:
+        index.at_step(number)
         index.at_call(record_id, record_id)
         return {**keywords, "record_id": record_id} if is_wanted else keywords
 
@@ -113,8 +114,8 @@ def _note_groups(number: int, runner: AggregatorStep, index: CallIndex) -> None:
 
     def block(upstream: GenerationReader, span: Span) -> Block:
         made = make(upstream, span)
-        made.records = _noting(made.records, span, index)  # type: ignore[method-assign, assignment]
-        made.payload = _noting(made.payload, span, index)  # type: ignore[method-assign, assignment]
+        made.records = _noting(number, made.records, span, index)  # type: ignore[method-assign, assignment]
+        made.payload = _noting(number, made.payload, span, index)  # type: ignore[method-assign, assignment]
         return made
 
     def noted_call(*arguments: Any, **keywords: Any) -> Any:
@@ -129,8 +130,11 @@ def _note_groups(number: int, runner: AggregatorStep, index: CallIndex) -> None:
     runner.block, runner.call, runner.group_end = block, noted_call, noted_end  # type: ignore[method-assign]
 
 
-def _noting(read: Callable[[np.ndarray], Any], span: Span, index: CallIndex) -> Callable[[np.ndarray], Any]:
+def _noting(
+    number: int, read: Callable[[np.ndarray], Any], span: Span, index: CallIndex
+) -> Callable[[np.ndarray], Any]:
     def noted(positions: np.ndarray) -> Any:
+        index.at_step(number)
         index.at_call(span.first + int(positions[0]), span.first + int(positions[-1]))
         return read(positions)
 

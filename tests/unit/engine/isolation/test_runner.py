@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import select
 import signal
@@ -47,6 +48,7 @@ PARENT = os.getpid()
 
 def die(signal_number=signal.SIGKILL):
     assert os.getpid() != PARENT, "not in a child"
+    faulthandler.disable()  # pytest's: a page of stacks for every child
     os.kill(os.getpid(), signal_number)
 
 
@@ -505,6 +507,7 @@ def test_a_fault_kills_whatever_handler_airflow_has_left():
     def serve(pipe):
         signal.signal(signal.SIGSEGV, lambda *_: None)
         let_faults_kill()
+        faulthandler.disable()
         ctypes.string_at(0)
 
     child = Child(serve, CallIndex())
