@@ -13,7 +13,7 @@ COVERAGE := --cov=batch_provider.domain --cov=batch_provider.engine --cov-report
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down test coverage e2e crash lint fmt type arch check compose-check clean
-.PHONY: bench bench-quick bench-memory bench-profile
+.PHONY: bench bench-quick bench-memory bench-blocks bench-profile
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,6 +69,9 @@ bench-quick: $(INSTALLED)  ## this project, a multiprocessing script and DuckDB 
 
 bench-memory: $(INSTALLED)  ## peak memory of a task against the number of records
 	@$(PY) bench/shard_memory.py $(ARGS)
+
+bench-blocks: $(INSTALLED)  ## what a block costs among 10,000 in one shard; ten minutes
+	@$(PY) bench/blocks.py $(ARGS)
 
 bench-profile: $(INSTALLED)  ## where the time of a record goes, into docs/performance.md
 	@$(PY) -m bench.budget --write $(ARGS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -127,6 +128,12 @@ def overlay(files: Iterable[FileRef]) -> tuple[FileRef, ...]:
         if present is None or present.claim < file.claim:
             latest[file.span] = file
     return tuple(latest[span] for span in sorted(latest))
+
+
+def overlaps(span: Span, others: Sequence[Span]) -> bool:
+    """Whether one of ``others``, which are disjoint and in order, has ids of ``span``."""
+    at = bisect_left(others, span.first, key=lambda other: other.last)
+    return at < len(others) and others[at].first <= span.last
 
 
 def gaps(whole: Span, covered: Iterable[Span]) -> list[Span]:

@@ -67,6 +67,18 @@ class Tally:
             slowest_call=own.slowest_call,
         )
 
+    def without(self, part: Tally) -> Tally:
+        """These outcomes less those of a part that counts no more; the calls and times stay, as the work was done."""
+        errors = {name: count - part.errors.get(name, 0) for name, count in self.errors.items()}
+        return replace(
+            self,
+            succeeded=self.succeeded - part.succeeded,
+            failed=self.failed - part.failed,
+            skipped=self.skipped - part.skipped,
+            newly_failed=self.newly_failed - part.newly_failed,
+            errors={name: count for name, count in errors.items() if count},
+        )
+
     @property
     def received(self) -> int:
         """Records that came to the step: each has one of the three outcomes."""

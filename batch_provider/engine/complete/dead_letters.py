@@ -56,11 +56,13 @@ def _reader(store: GenerationStore, step: str, shard: ShardRef, close: Close | N
 
 def _parts(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
     pending: list[pa.Table] = []
+    rows = 0
     for table in tables:
         pending.append(table)
-        if sum(part.num_rows for part in pending) >= PART_ROWS:
+        rows += table.num_rows
+        if rows >= PART_ROWS:
             yield concat_by_name(pending)
-            pending = []
+            pending, rows = [], 0
     if pending:
         yield concat_by_name(pending)
 

@@ -67,8 +67,10 @@ class GenerationStore(Protocol):
         """``_id`` and these columns of a step's own files over ``span``; the input's when ``close`` is None."""
         ...
 
-    def spans(self, step: str, shard_id: str, close: Close | None, *, failed: bool = False) -> Iterator[Span]:
-        """The spans of those files, or of those with failed rows only, cut to the shard."""
+    def spans(
+        self, step: str, shard_id: str, close: Close | None, *, failed: bool = False, within: Span | None = None
+    ) -> Iterator[Span]:
+        """The spans of those files, or of those with failed rows only, cut to the shard or to a part of it."""
         ...
 
     def output_reader(self, close: Close) -> StoredReader:

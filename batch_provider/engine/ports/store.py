@@ -165,6 +165,10 @@ class ShardWork(Protocol):
         """Adopted files that may hold rows to process again: none when an attempt merely resumes."""
         ...
 
+    def over(self, span: Span) -> FileRef | None:
+        """The one of :attr:`files` that holds exactly these ids."""
+        ...
+
     @property
     def tally(self) -> Tally:
         """Outcomes over :attr:`files`, by their latest rows."""

@@ -155,7 +155,11 @@ class _StreamRun:
     def _pieces_of(self, work: ShardWork, committed: bool) -> Iterator[_Piece]:
         covered = [file.span for file in work.files]
         if not committed:  # rows of before this redrive may stay; the call of a crashed attempt is repeated whole
+            rewrites = set(work.rewrites)
             for file in work.files:
+                if file not in rewrites and file.claim.epoch < work.claim.since:
+                    yield _Piece(work, file.span, file, np.empty(0, dtype=np.int64))
+                    continue
                 previous = Previous(work.previous(file), work.footer_owners(file))
                 stale = previous.stale(Block(work.upstream, file.span, ()), work, self.task.job.max_redrives)
                 yield _Piece(work, file.span, file, np.union1d(stale, previous.made_since(work.claim.since)))

@@ -133,11 +133,11 @@ class BlockWriteStep(_WriterStep):
 
     def _succeeded_before(self, span: Span) -> np.ndarray:
         """Positions whose rows an earlier attempt has written, if this block was done before."""
-        for file in self._work.files:
-            if file.span == span:
-                outcome = self._work.previous(file)["_status"].to_numpy() & OUTCOME_BITS
-                return np.flatnonzero(outcome == Outcome.SUCCEEDED)
-        return np.empty(0, dtype=np.int64)
+        file = self._work.over(span)
+        if file is None:
+            return np.empty(0, dtype=np.int64)
+        outcome = self._work.previous(file)["_status"].to_numpy() & OUTCOME_BITS
+        return np.flatnonzero(outcome == Outcome.SUCCEEDED)
 
 
 class TransactionalStep(AggregatorStep):

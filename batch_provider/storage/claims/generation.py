@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from batch_provider.domain.errors import (
@@ -12,12 +13,14 @@ from batch_provider.domain.errors import (
 )
 from batch_provider.domain.fused import checkpoint_steps
 from batch_provider.domain.instance import AttemptInfo, Claim, Close, Pin
-from batch_provider.domain.layout import ClaimId, ShardRef
+from batch_provider.domain.layout import ClaimId, FileRef, ShardRef, Span, overlaps
+from batch_provider.domain.outcome import CloseOutcome
 from batch_provider.domain.spec import JobSpec
 from batch_provider.storage import paths
 from batch_provider.storage.claims.deaths import deaths_of
 from batch_provider.storage.claims.held_claim import HeldClaim
 from batch_provider.storage.claims.rounds import code_of, is_resumed, is_settled
+from batch_provider.storage.claims.standing import Adopted
 from batch_provider.storage.claims.stored import StoredGeneration
 from batch_provider.storage.claims.taking import Seen, adopt, take
 
@@ -86,7 +89,30 @@ class Generation(StoredGeneration):
             settled=settled and same_upstream,
             older=older,
             deaths=deaths_of(self, step, shard_id, seen.claims),
+            unchanged=() if older else self._unchanged(seen, adopted, upstream),
         )
+
+    def _unchanged(self, seen: Seen, adopted: Mapping[FileRef, Adopted], upstream: Pin | None) -> frozenset[FileRef]:
+        """Files of an attempt that is done in which there is nothing to process again, so that none of them is read.
+
+        Every row was processed and has not failed, and was made from what still counts upstream.
+        """
+        if seen.highest is None or seen.close is None or seen.close.outcome is not CloseOutcome.DONE:
+            return frozenset()
+        moved = self._moved(seen.highest.shard, seen.highest.upstream, upstream)
+        return frozenset(
+            file
+            for file, found in adopted.items()
+            if found.tally.failed == 0 and found.tally.received == len(file.span) and not overlaps(file.span, moved)
+        )
+
+    def _moved(self, shard_id: str, then: Pin | None, now: Pin | None) -> list[Span]:
+        """What the step before has made again between two of its attempts, in order of ids."""
+        if then is None or now is None or then == now:
+            return []
+        before, after = (self.close_of(pin.step, shard_id, pin.claim) for pin in (then, now))
+        known = set(before.files if before else ())
+        return sorted(file.span for file in (after.files if after else ()) if file not in known)
 
     def _check(self, job: JobSpec | None) -> None:
         """See that what was loaded is still there, and is what the job now declared works on."""

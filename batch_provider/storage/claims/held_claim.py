@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
-from functools import reduce
 from types import MappingProxyType
 
 import pyarrow as pa
 
 from batch_provider.domain.instance import Claim, Close, Manifest
-from batch_provider.domain.layout import ClaimId, FileRef, Span, overlay
+from batch_provider.domain.layout import ClaimId, FileRef, Span
 from batch_provider.domain.limits import FailureCounts
 from batch_provider.domain.names import RESERVED_COLUMNS
 from batch_provider.domain.outcome import CloseOutcome
@@ -22,19 +21,11 @@ from batch_provider.storage import paths
 from batch_provider.storage.blobs.protocol import Blobs, get_json, put_json
 from batch_provider.storage.claims.progress import Progress, latest_progress, put_progress
 from batch_provider.storage.claims.rounds import load_began
-from batch_provider.storage.reading.checkpoint_file import Footer, encode, open_checkpoint
+from batch_provider.storage.claims.standing import Adopted, OpenedFiles, Standing
+from batch_provider.storage.reading.checkpoint_file import Footer, encode
 
 SYNC_SECONDS = 1.0
 REPORT_SECONDS = 1.0
-
-
-@dataclass(frozen=True)
-class Adopted:
-    """What a verified file of an earlier attempt says of itself."""
-
-    tally: Tally
-    schema: pa.Schema
-    fused_types: Mapping[str, pa.Schema]
 
 
 class HeldClaim:
@@ -54,6 +45,7 @@ class HeldClaim:
         settled: bool = False,
         older: frozenset[int] = frozenset(),
         deaths: int = 0,
+        unchanged: Collection[FileRef] = (),
     ) -> None:
         self.instance_id, self.generation = manifest.instance.id, manifest.generation
         self.settled, self.older, self.deaths = settled, older, deaths
@@ -66,38 +58,44 @@ class HeldClaim:
         self.claim, self.shard, self.upstream = claim, manifest.shard(claim.shard), upstream
         self._blobs, self._clock = blobs, clock
         self._generation, self._manifest = generation, manifest
-        self._tallies: dict[FileRef, Tally] = {
-            file: found.tally if file.claim.epoch >= claim.since else replace(found.tally, newly_failed=0)
-            for file, found in adopted.items()
-        }
-        self._total = self._sum()
+        self._standing = Standing(
+            {
+                file: found.tally if file.claim.epoch >= claim.since else replace(found.tally, newly_failed=0)
+                for file, found in adopted.items()
+            }
+        )
         # a resumed redrive still has the files to look at that it had not come to
         self.rewrites: tuple[FileRef, ...] = tuple(
-            file for file in overlay(adopted) if not resumes or older or file.claim.epoch < claim.since
+            file
+            for file in self.files
+            if file not in unchanged and (not resumes or older or file.claim.epoch < claim.since)
         )
+        directory = paths.output_dir(generation, claim.step, claim.shard)
+        self._opened = OpenedFiles(blobs, directory, {file: adopted[file].opened for file in self.rewrites})
         self._synced_at = self._reported_at = clock.monotonic() - REPORT_SECONDS
 
     @property
     def files(self) -> tuple[FileRef, ...]:
         """Adopted files and own ones; the later of two over the same ids counts."""
-        return overlay(self._tallies)
+        return self._standing.files
+
+    def over(self, span: Span) -> FileRef | None:
+        """The one of :attr:`files` that holds exactly these ids."""
+        return self._standing.over(span)
 
     @property
     def tally(self) -> Tally:
         """Outcomes over :attr:`files`."""
-        return self._total
-
-    def _sum(self) -> Tally:
-        return reduce(Tally.__add__, (self._tallies[file] for file in self.files), Tally())
+        return self._standing.total
 
     def previous(self, file: FileRef) -> pa.Table:
         """All rows of a file of this step."""
-        opened = open_checkpoint(self._blobs, self._path(file), file)
+        opened = self._opened.open(file)
         return opened.read(opened.columns)
 
     def footer_owners(self, file: FileRef) -> Mapping[str, str]:
         """Column → owning step, as that file's footer says."""
-        return open_checkpoint(self._blobs, self._path(file), file).footer.owners
+        return self._opened.open(file).footer.owners
 
     def checkpoint(
         self,
@@ -111,9 +109,8 @@ class HeldClaim:
         buffer, digest = encode(table, Footer(self.claim.step, owners, tally, fused_types))
         file = FileRef(span, self.claim.id, digest)
         self._blobs.put(self._path(file), buffer)
-        rewritten = any(present.span == span for present in self.claim.adopted)
-        self._tallies[file] = tally
-        self._total = self._sum() if rewritten else self._total + tally
+        if (replaced := self._standing.put(file, tally)) is not None:
+            self._opened.forget(replaced)
         if self._clock.monotonic() - self._synced_at >= SYNC_SECONDS:
             self._blobs.sync()
             self._synced_at = self._clock.monotonic()
@@ -146,7 +143,7 @@ class HeldClaim:
                 if told is not None:  # what is not told yet, or cannot be read, counts at a later look
                     failed += told.tally.newly_failed if told.round == self.claim.round else 0
                     received = max(received, told.tally.received)
-            own = self._total.received if shard.id == self.shard.id else 0  # the caller adds its own
+            own = self.tally.received if shard.id == self.shard.id else 0  # the caller adds its own
             finished += max(received - own, 0)
         return FailureCounts(failed, finished, self._manifest.failed_on_input, self._manifest.total)
 

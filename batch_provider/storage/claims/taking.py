@@ -10,7 +10,8 @@ from batch_provider.domain.instance import Claim, Close
 from batch_provider.domain.layout import ClaimId, FileRef
 from batch_provider.storage import paths
 from batch_provider.storage.blobs.protocol import put_json
-from batch_provider.storage.claims.held_claim import Adopted, HeldClaim
+from batch_provider.storage.claims.held_claim import HeldClaim
+from batch_provider.storage.claims.standing import KEPT_BYTES, Adopted
 from batch_provider.storage.claims.stored import StoredGeneration
 from batch_provider.storage.reading.checkpoint_file import open_checkpoint
 
@@ -85,15 +86,19 @@ def _put(generation: StoredGeneration, claim: Claim) -> None:
 
 
 def adopt(generation: StoredGeneration, step: str, shard_id: str, files: Sequence[FileRef]) -> dict[FileRef, Adopted]:
-    """Those of ``files`` that are whole, with what their footers count."""
+    """Those of ``files`` that are whole, with what their footers count; the first of them stay open for a redrive."""
     found: dict[FileRef, Adopted] = {}
+    left = KEPT_BYTES
     for file in files:
         name = paths.output_file(generation.base, step, shard_id, file)
         try:
             opened = open_checkpoint(generation.blobs, name, file)
         except CorruptCheckpointError:
             continue  # its records are a gap now, and are processed again from upstream
-        found[file] = Adopted(opened.footer.tally, opened.schema, opened.footer.fused_types)
+        left -= opened.nbytes
+        found[file] = Adopted(
+            opened.footer.tally, opened.schema, opened.footer.fused_types, opened if left >= 0 else None
+        )
     if found:  # whoever wrote them may not have lived to make them durable
         directory = paths.output_dir(generation.base, step, shard_id)
         generation.blobs.sync(f"{directory}/{file.name}" for file in found)

@@ -61,11 +61,13 @@ class Completion:
         """Rows of a step's own files."""
         return self._layer(step, shard_id, close).rows(span, columns)
 
-    def spans(self, step: str, shard_id: str, close: Close | None, *, failed: bool = False) -> Iterator[Span]:
+    def spans(
+        self, step: str, shard_id: str, close: Close | None, *, failed: bool = False, within: Span | None = None
+    ) -> Iterator[Span]:
         """Spans of those files, cut to the shard; one by one, so that a file is still open when its rows are read."""
-        layer, shard = self._layer(step, shard_id, close), self.manifest.shard(shard_id)
-        for file in layer.over(shard.span):
-            part = file.span.overlap(shard.span)
+        layer, whole = self._layer(step, shard_id, close), within or self.manifest.shard(shard_id).span
+        for file in layer.over(whole):
+            part = file.span.overlap(whole)
             if part is not None and (not failed or layer.open(file).footer.tally.failed):
                 yield part
 

@@ -7,7 +7,7 @@ rows: no hash table, and a block costs what its own rows cost.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from itertools import groupby
@@ -89,18 +89,16 @@ class Layer(ABC, Generic[Held]):
     def __init__(self, step: str, files: Sequence[Held], fused: Sequence[str] = ()) -> None:
         self.step, self.fused = step, tuple(fused) or (step,)
         self.files = tuple(sorted(files, key=lambda file: file.span))
+        self._firsts = [file.span.first for file in self.files]
         self._lasts = [file.span.last for file in self.files]
         self._open: OrderedDict[Held, OpenFile] = OrderedDict()
         self._keep = _OPEN_FILES
 
     def over(self, span: Span) -> list[Held]:
         """The files that hold ids of ``span``, in order."""
-        found: list[Held] = []
-        for file in self.files[bisect_left(self._lasts, span.first) :]:
-            if file.span.first > span.last:
-                break
-            found.append(file)
-        return found
+        first = bisect_left(self._lasts, span.first)
+        after = bisect_right(self._firsts, span.last, first)
+        return list(self.files[first:after])
 
     def require(self, span: Span, shard: str) -> None:
         """Refuse to read ids that are not there.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -39,13 +40,14 @@ class ReferenceLayer(Layer[InputPart]):
     def __init__(self, manifest: Manifest) -> None:
         files = open_references(manifest)
         super().__init__(INPUT_PHASE, [part for file in files for part in file.reference.parts])
-        self._lasts_of_files = [(file.reference.parts[-1].span.last, file) for file in files if file.reference.parts]
+        self._files_with_records = [file for file in files if file.reference.parts]
+        self._lasts_of_files = [file.reference.parts[-1].span.last for file in self._files_with_records]
         self._claim = str(manifest.load)
         self._at = datetime.fromisoformat(manifest.created_at) - timedelta(seconds=manifest.seconds)
 
     def file_of(self, part: InputPart) -> ReferencedFile:
         """The file that a part is of."""
-        return next(file for last, file in self._lasts_of_files if part.span.last <= last)
+        return self._files_with_records[bisect_left(self._lasts_of_files, part.span.last)]
 
     def _opened(self, part: InputPart) -> OpenPart:
         return OpenPart(self.file_of(part), part, self._claim, self._at)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from batch_provider.domain.layout import ClaimId, FileRef, ShardRef, Span, gaps, overlay, plan_shards, tiles
+from batch_provider.domain.layout import ClaimId, FileRef, ShardRef, Span, gaps, overlaps, overlay, plan_shards, tiles
 
 DIGEST = "0" * 32
 
@@ -158,3 +158,10 @@ def test_next_claim_comes_after():
     assert ClaimId.next(None).epoch == 1
     assert ClaimId.next(ClaimId(7, "0a0b0c0d")).epoch == 8
     assert ClaimId.next(None) != ClaimId.next(None)
+
+
+@pytest.mark.parametrize(
+    ("span", "found"), [(Span(0, 9), False), (Span(5, 10), True), (Span(12, 13), True), (Span(21, 29), False)]
+)
+def test_overlaps_says_whether_ids_are_in_one_of_several_spans(span, found):
+    assert overlaps(span, [Span(10, 14), Span(15, 20), Span(30, 30)]) is found

@@ -68,3 +68,16 @@ def test_rates_of_a_working_tally():
 
 def test_deviation_is_never_the_root_of_a_rounding_error():
     assert Tally(processed=3, call_seconds=0.3, call_squares=0.0299).call_deviation_seconds == 0.0
+
+
+@given(whole=tallies, part=tallies)
+def test_without_takes_the_outcomes_of_a_part_out_again(whole, part):
+    left = (whole + part).without(part)
+
+    assert (left.succeeded, left.failed, left.skipped, left.newly_failed) == (
+        whole.succeeded,
+        whole.failed,
+        whole.skipped,
+        whole.newly_failed,
+    )
+    assert left.errors == {name: count for name, count in whole.errors.items() if count}

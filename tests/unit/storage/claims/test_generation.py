@@ -56,7 +56,7 @@ def test_later_claim_adopts_what_the_earlier_left():
     assert held.types == {}
 
 
-def test_redrive_looks_at_every_file_again():
+def test_redrive_looks_at_the_files_with_something_to_do():
     run = loaded(Step(fails={1}))
     run.process_all()
     run.complete()
@@ -64,9 +64,39 @@ def test_redrive_looks_at_every_file_again():
     held = run.generation.claim("s1", "01", run.info)
 
     assert (held.claim.since, held.claim.round) == (2, 1)
-    assert held.rewrites == held.files
+    assert [file.span for file in held.rewrites] == [Span(0, 3)]
+    assert len(held.files) == 3
     assert held.tally.failed == 1
     assert held.tally.newly_failed == 0
+
+
+def test_redrive_looks_at_the_files_whose_records_the_step_before_made_again():
+    first = Step(fails={5})
+    run = loaded(first, Step())
+    run.process_all()
+    run.complete()
+    first.fails = set()
+    run.next_round()
+    run.process(run.job.steps[0], "01")
+    held = run.generation.claim("s2", "01", run.info)
+
+    assert [file.span for file in held.rewrites] == [Span(4, 7)]
+
+
+def test_redrive_of_a_stopped_attempt_looks_at_every_file_of_it():
+    run = loaded(Step(fails={1}))
+    held = run.generation.claim("s1", "01", run.info)
+    run.process_all()
+    run.complete()
+    run.next_round()
+    held = run.generation.claim("s1", "01", run.info)
+    held.close(CloseOutcome.STOPPED, held.tally, fingerprint="")
+    run.next_round()
+    held = run.generation.claim("s1", "01", run.info)
+
+    assert held.rewrites == held.files
+    assert held.over(Span(4, 7)) == held.files[1]
+    assert held.over(Span(4, 9)) is None
 
 
 def test_claim_pins_the_close_it_reads():
