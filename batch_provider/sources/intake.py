@@ -58,7 +58,8 @@ def place_batch(first: int, batch: pa.RecordBatch) -> Locate:
 class Intake:
     """Takes blocks of columns or rows and hands on what the source yields.
 
-    It remembers the type of every column, so that later blocks and files get the same one or a wider one.
+    It remembers the type of every column, so that later blocks and files get the same one or a wider one. ``rows`` are
+    those that were taken from this file, apart from what is no record at all.
 
     Args:
         source: for messages.
@@ -84,7 +85,9 @@ class Intake:
         self.required = frozenset(old.get(f.name, f.name) for f in fields if not f.nullable)
         self.types: dict[str, pa.DataType] = dict(self.demanded)
         self._present: dict[str, None] = {}
+        self._told: set[str] = set()
         self._pinned = False
+        self.rows = 0
 
     def snapshot(self) -> pa.Schema:
         """The columns, by the names in the input, and what is known of their types by now; null: nothing yet."""
@@ -127,6 +130,7 @@ class Intake:
         """Another file: its columns are counted anew, the types stay known."""
         self.source = source
         self._present = {}
+        self.rows = 0
 
     def admit(self, names: Collection[str]) -> None:
         """Look at columns that are in the input.
@@ -258,8 +262,12 @@ class Intake:
         locate: Locate,
         others: Sequence[MalformedRecord] = (),
     ) -> Iterator[Piece]:
-        """Yield the good rows in batches of a bounded size, then what is malformed."""
+        """Yield the good rows in batches of a bounded size, then what is malformed.
+
+        Without a good row there is an empty batch, if it has columns that none had before: they are null in the others.
+        """
         self.admit(arrays)
+        self.rows += count
         for name in self.required:
             nulls = arrays[name].is_null() if name in arrays else pa.array([True] * count, pa.bool_())
             for position in np.flatnonzero(nulls.to_numpy(zero_copy_only=False)).tolist():
@@ -267,7 +275,8 @@ class Intake:
         batch = self._batch(arrays, count)
         if bad:
             batch = batch.take(pa.array([row for row in range(count) if row not in bad], pa.int64()))
-        if batch.num_rows or not (bad or others):
+        if batch.num_rows or not (bad or others) or not self._told.issuperset(batch.schema.names):
+            self._told.update(batch.schema.names)
             yield from _slices(batch)
         found = [malformed(*locate(position), bad[position], UNFIT) for position in bad]
         if found or others:

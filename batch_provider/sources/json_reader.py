@@ -34,9 +34,9 @@ def read_json(found: FoundFile, options: ReadOptions, intake: Intake) -> Iterato
     while block := list(islice(elements, _BLOCK)):
         rows, where, others = _sort_out(block, elements.count - len(block) + 1)
         yield from intake.from_rows(rows, place_rows(where, rows), others)
-    if elements.count:
+    if intake.rows:
         intake.check_demands()
-    elif path:
+    elif path and not elements.count:
         elements.check_path(path)
 
 

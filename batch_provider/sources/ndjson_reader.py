@@ -37,7 +37,7 @@ def read_ndjson(found: FoundFile, options: ReadOptions, intake: Intake) -> Itera
             else:
                 yield from _slow(block, line, intake)
             line += block.count(b"\n")
-    if line > 1:
+    if intake.rows:
         intake.check_demands()
 
 

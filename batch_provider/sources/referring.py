@@ -83,7 +83,7 @@ class _Counting:
             part = InputPart(span, stretch.start, stretch.end, line, number, errors.total(), careful)
             self._parts.append(part)
             self.next_id += records
-        shown = self._intake.shown(types) if good or not records else pa.schema([])
+        shown = self._intake.shown(types)
         return Counted(records, {field.name: field.type for field in shown}, errors)
 
     def reference(self) -> InputReference:

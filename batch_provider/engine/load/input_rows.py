@@ -32,10 +32,10 @@ def input_rows(tables: Sequence[pa.Table], columns: Mapping[str, pa.DataType], s
 
     Args:
         tables: records in order, and :func:`malformed_rows`.
-        columns: the types that payload columns are to have.
+        columns: every payload column that there is, and its type; null where a record has none of it.
         span: the ids.
     """
-    kinds: dict[str, pa.DataType] = {}
+    kinds = dict(columns)
     for table in tables:
         kinds |= {field.name: columns.get(field.name, field.type) for field in table.schema}
     joined = concat_as(tables, kinds)

@@ -157,6 +157,6 @@ class InputWriter:
 
 
 def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """The batch in slices that fit a file."""
-    for start in range(0, batch.num_rows, FILE_ROWS):
+    """The batch in slices that fit a file; one without rows has columns all the same."""
+    for start in range(0, max(batch.num_rows, 1), FILE_ROWS):
         yield batch.slice(start, FILE_ROWS)

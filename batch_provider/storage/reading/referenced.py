@@ -70,8 +70,7 @@ class OpenPart:
     @cached_property
     def schema(self) -> pa.Schema:
         """Names and types."""
-        payload = list(self._file.schema(self._part)) if len(self._part.span) > self._part.failed else []
-        return pa.schema([*payload, *(_FAILED if self._part.failed else [_ID])])
+        return pa.schema([*self._file.schema(self._part), *(_FAILED if self._part.failed else [_ID])])
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -117,5 +116,6 @@ class OpenPart:
             else malformed_rows(piece, self._claim, self._at)
             for piece in pieces
         ]
-        table = input_rows(tables, {field.name: field.type for field in self.schema}, self._part.span)
+        payload = [self.schema.field(name) for name in (self._payload if whole else missing) if name != _ID.name]
+        table = input_rows(tables, {field.name: field.type for field in payload}, self._part.span)
         self._decoded |= dict(zip(table.column_names, table.columns, strict=True))
