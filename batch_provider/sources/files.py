@@ -208,6 +208,8 @@ def _reader(format_name: str) -> Reader:
             from batch_provider.sources.json_reader import read_json as read
         case "xml":
             from batch_provider.sources.xml_reader import read_xml as read
-        case _:
+        case "parquet":
             from batch_provider.sources.parquet_reader import read_parquet as read
+        case _:
+            raise InvalidOptionError("format", format_name, " or ".join(map(repr, FORMATS)))
     return read

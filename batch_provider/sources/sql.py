@@ -153,9 +153,10 @@ def _place(first: int, names: Sequence[str], rows: Sequence[Any]) -> Locate:
 
 def _cursor(connection: Any) -> Any:
     """A cursor that leaves the rows on the server, where the driver needs to be asked for that."""
-    driver = connection.__class__.__module__.split(".")[0]
-    if driver in {"psycopg", "psycopg2"}:
+    kinds = connection.__class__.__mro__  # __class__: a wrapped connection names the real one, which may be a subclass
+    drivers = [kind.__module__.partition(".")[0] for kind in kinds]
+    if not {"psycopg", "psycopg2"}.isdisjoint(drivers):
         return connection.cursor("batch_provider", withhold=bool(connection.autocommit))
-    if driver in {"MySQLdb", "pymysql"}:
+    for driver in {"MySQLdb", "pymysql"}.intersection(drivers):
         return connection.cursor(import_module(f"{driver}.cursors").SSCursor)
     return connection.cursor()

@@ -9,6 +9,8 @@ from functools import cached_property
 
 import numpy as np
 
+from batch_provider.domain.text import count
+
 _NEWLINE = 10
 _MOST_LINES = 1_000  # of one record: a quote that stays open longer was never meant as one
 _LONGEST_RECORD = 2**20
@@ -118,7 +120,7 @@ class CarefulReader:
             if cells is not None and self._width in (None, len(cells)):
                 return cells, stop, None
             if cells is not None:
-                return [], stop, f"{len(cells)} fields where the header has {self._width}"
+                return [], stop, f"{count(len(cells), 'field')} where the header has {self._width}"
             if problem is not None:
                 return [], start + 1, problem if stop == start + 1 else _unclosed(quote)
             closing = next((at for at in range(stop, len(lines)) if quote and quote in lines[at]), None)

@@ -105,7 +105,7 @@ def test_a_malformed_line_is_a_record_with_line_number_and_raw_text(tmp_path):
         (5, "2", "MalformedRecord"),
         (6, "3,z,q", "MalformedRecord"),
     ]
-    assert "1 fields where the header has 2" in malformed[0].message
+    assert "1 field where the header has 2" in malformed[0].message
 
 
 @pytest.mark.parametrize(
