@@ -44,6 +44,7 @@ class BatchJob(JobNode):
         sla: how long an instance may take, from the start of its load, or of the rerun.
         on_sla: ``alert`` says so and goes on; ``stop`` stops at the next block boundary, and a rerun carries on.
         max_records: more than these in the input fail the load.
+        min_records: fewer than these do; None: an empty input is a success.
         max_redrives: a record that failed in so many redrives of a step is not tried again; None: any number.
         max_process_deaths: after so many attempts that died at the same place, the next one runs the step in a child
             process, and a record that kills it fails alone; 0: every attempt runs it so.
@@ -74,6 +75,7 @@ class BatchJob(JobNode):
         sla: timedelta | None = None,
         on_sla: str = "alert",
         max_records: int | None = None,
+        min_records: int | None = None,
         max_redrives: int | None = None,
         max_process_deaths: int = 2,
         variables: Mapping[str, Any] | None = None,
@@ -101,6 +103,7 @@ class BatchJob(JobNode):
                 sla=sla,
                 on_sla=on_sla,
                 max_records=max_records,
+                min_records=min_records,
                 max_redrives=max_redrives,
                 max_process_deaths=max_process_deaths,
                 variables=variables or {},

@@ -92,7 +92,11 @@ class StepSpec:
         if self.transaction is not None:
             self._check_transaction()
         if self.aggregator is not None and (self.vectorised or isinstance(self.function, SqlSpec)):
-            raise InvalidOptionError("aggregator", self.aggregator, "a function that takes a list of records")
+            raise InvalidOptionError(
+                f"aggregator of step {self.name!r}",
+                self.function,
+                "a function that takes a list of records: what is vectorised takes blocks",
+            )
         expression = self.accept_expression
         if isinstance(expression, str) and not expression.strip():
             raise InvalidExpressionError(expression, "it is empty")
@@ -184,7 +188,7 @@ class JobSpec:
         shards: mapped tasks per step; None: from the input's size and the worker slots.
         sla: how long an instance may take, from the start of its load or of the rerun; None: as long as it takes.
         on_sla: ``alert``: say so and go on; ``stop``: stop at the next block boundary (STOPPED, a rerun carries on).
-        max_records: more than these in the input fail the load before any processing; None: no check.
+        max_records, min_records: more, or fewer, in the input fail the load before any processing; None: no check.
         max_redrives: a record that failed in so many redrives of a step is not tried again; None: any number.
         max_process_deaths: so many attempts may die at the same place of a shard; the next one works in a child
             process, finds what kills it and fails that alone. 0: every attempt does.
@@ -208,6 +212,7 @@ class JobSpec:
     sla: timedelta | None = None
     on_sla: str = "alert"
     max_records: int | None = None
+    min_records: int | None = None
     max_redrives: int | None = None
     max_process_deaths: int = 2
     variables: Mapping[str, Any] = field(default_factory=dict)
@@ -223,8 +228,7 @@ class JobSpec:
         if self.block_size != AUTO:
             check_count("block_size", self.block_size, minimum=1, also=f"or {AUTO!r}")
         self._check_scheduling()
-        if self.max_records is not None:
-            check_count("max_records", self.max_records, minimum=1)
+        self._check_amounts()
         if self.max_redrives is not None:
             check_count("max_redrives", self.max_redrives, minimum=0)
         check_count("max_process_deaths", self.max_process_deaths, minimum=0)
@@ -238,6 +242,14 @@ class JobSpec:
         except (TypeError, ValueError) as error:
             raise InvalidOptionError("variables", self.variables, f"JSON values only ({error})") from None
         set_frozen(self, "variables", MappingProxyType(dict(self.variables)))
+
+    def _check_amounts(self) -> None:
+        if self.max_records is not None:
+            check_count("max_records", self.max_records, minimum=1)
+        if self.min_records is not None:
+            check_count("min_records", self.min_records, minimum=0)
+            if self.max_records is not None and self.min_records > self.max_records:
+                raise InvalidOptionError("min_records", self.min_records, f"max_records={self.max_records} or fewer")
 
     def _check_scheduling(self) -> None:
         check_choice("scheduling", self.scheduling, SCHEDULING)

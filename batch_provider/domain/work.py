@@ -44,7 +44,7 @@ class AggregatorSpec:
     def __post_init__(self) -> None:
         """Refuse a size beside streaming, or neither."""
         if self.streaming is (self.size is not None):
-            raise InvalidOptionError("aggregator", repr(self), "either size=N or streaming=True, not both")
+            raise InvalidOptionError("size", self.size, "either size=N or streaming=True, not both")
         if self.size is not None:
             check_count("size", self.size, minimum=1)
         check_choice("on_error", self.on_error, ON_ERROR)

@@ -16,6 +16,7 @@ from batch_provider.sources.locate import FoundFile
 from batch_provider.sources.read_options import ReadOptions
 
 _BLOCK = 10_000
+_SHOWN_NAMES = 5
 _NIL = "{http://www.w3.org/2001/XMLSchema-instance}nil"
 
 
@@ -78,19 +79,29 @@ def _refuse_doctype(found: FoundFile, element: Any) -> None:
 
 
 def _check_root(found: FoundFile, root: Any, path: tuple[str, ...], count: int) -> None:
-    """No record at all is fine only where records could have been."""
+    """No record at all is fine only where records could have been: in an element that has no others either."""
     _refuse_doctype(found, root)
-    if count:
-        return
-    parents = [root] if _name(root) == path[0] else []
-    for name in path[1:-1]:
-        parents = [child for parent in parents for child in parent if _name(child) == name]
-    if not parents or len(path) == 1:
+    if not count and (problem := _why_nothing(root, path)) is not None:
         raise SourceError(
             found.name,
-            f"there is nothing at record_path={'/'.join(path)!r}; the root is <{_name(root)}>. Correct the path.",
+            f"there is nothing at record_path={'/'.join(path)!r}: {problem}. Correct the path.",
             retryable=False,
         )
+
+
+def _why_nothing(root: Any, path: tuple[str, ...]) -> str | None:
+    """Why there is no element at ``path``; None: what it would stand in is there, and empty."""
+    if _name(root) != path[0]:
+        return f"the root is <{_name(root)}>"
+    parents = [root]
+    for depth, name in enumerate(path[1:-1], 2):
+        parents = [child for parent in parents for child in parent if _name(child) == name]
+        if not parents:
+            return f"there is no {'/'.join(path[:depth])}"
+    names = sorted({_name(child) for parent in parents for child in parent})
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    shown = ", ".join(f"<{name}>" for name in names[:_SHOWN_NAMES])
+    return f"<{path[-2]}> has only {shown}{more}" if names else None
 
 
 def _path(element: Any) -> tuple[str, ...]:

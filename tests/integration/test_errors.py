@@ -18,6 +18,7 @@ from batch_provider.domain.errors import (
     SourceError,
     StopRequestedError,
     StorageError,
+    TooFewRecordsError,
     TooManyRecordsError,
 )
 from batch_provider.operators._failures import airflow_errors
@@ -47,6 +48,7 @@ def test_what_another_try_can_mend_goes_on_as_it_is(error):
         pytest.param(SourceError("orders.csv", "the delimiter is two characters", retryable=False), id="source"),
         pytest.param(DuplicateInstanceError("orders-7", "DAG 'a', run 'b', job 'c'"), id="duplicate"),
         pytest.param(TooManyRecordsError(10), id="too-many-records"),
+        pytest.param(TooFewRecordsError(1, 10), id="too-few-records"),
         pytest.param(CheckpointMissingError("enrich", "01", "it has not finished"), id="checkpoint"),
         pytest.param(FailureLimitExceededError(3, "max_failed_records=2"), id="limit"),
         pytest.param(StopRequestedError("the task was told to end"), id="stop"),

@@ -5,7 +5,7 @@ BatchError
 │  ├─ DuplicateStepError · InvalidExpressionError · InvalidOptionError
 ├─ LoadError                          the input could not become an instance
 │  ├─ SourceError                     retried: the input may be readable later
-│  └─ UnsupportedPayloadError · DuplicateInstanceError · TooManyRecordsError
+│  └─ UnsupportedPayloadError · DuplicateInstanceError · TooManyRecordsError · TooFewRecordsError
 ├─ InstanceNotFoundError · NotLoadedError · RedriveRefusedError     what was asked for cannot be done
 ├─ StorageError                       retried: the store may answer later
 │  ├─ CheckpointMissingError · GenerationGoneError · LayoutVersionError · CorruptCheckpointError     not retried
@@ -42,6 +42,7 @@ from batch_provider.domain.errors.loading import (
     DuplicateInstanceError,
     LoadError,
     SourceError,
+    TooFewRecordsError,
     TooManyRecordsError,
     UnsupportedPayloadError,
 )
@@ -99,6 +100,7 @@ __all__ = [
     "StopProcessingError",
     "StopRequestedError",
     "StorageError",
+    "TooFewRecordsError",
     "TooManyRecordsError",
     "UnstorableColumnsError",
     "UnsupportedPayloadError",

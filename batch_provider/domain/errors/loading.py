@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from batch_provider.domain.errors.base import BatchError
+from batch_provider.domain.text import count
 
 
 class LoadError(BatchError):
@@ -48,3 +49,14 @@ class TooManyRecordsError(LoadError):
             f"or raise max_records if it really grew."
         )
         self.maximum = maximum
+
+
+class TooFewRecordsError(LoadError):
+    """The input holds fewer records than min_records demands."""
+
+    def __init__(self, found: int, minimum: int) -> None:
+        super().__init__(
+            f"The input holds {count(found, 'record')}, fewer than min_records={minimum:,}; nothing was processed. "
+            f"Check whether the input is whole, then clear the load task, or lower min_records if so few are in order."
+        )
+        self.found, self.minimum = found, minimum

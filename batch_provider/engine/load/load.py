@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from batch_provider.domain.errors import LoadError, StorageError
+from batch_provider.domain.errors import LoadError, StorageError, TooFewRecordsError
 from batch_provider.domain.fused import checkpoint_steps, described
 from batch_provider.domain.instance import AttemptInfo, JobInstance, Manifest
 from batch_provider.domain.layout import plan_shards
@@ -82,7 +82,8 @@ def load_and_dispatch(
     Raises:
         SourceError: the source cannot be read.
         InvalidExpressionError, InvalidOptionError: the job names a column that no record can have.
-        TooManyRecordsError: it holds more than ``job.max_records``.
+        TooManyRecordsError, TooFewRecordsError: it holds more than ``job.max_records``, or fewer than
+            ``job.min_records``.
         StorageError: the store cannot be written.
     """
     started, began = clock.monotonic(), clock.now()
@@ -96,6 +97,8 @@ def load_and_dispatch(
             _copy(source, access, writer)
     if count.columns:
         check_names(job, dict.fromkeys([*count.columns, *contract_columns(job)]))
+    if job.min_records is not None and count.total < job.min_records:
+        raise TooFewRecordsError(count.total, job.min_records)
     manifest = Manifest(
         instance=instance,
         generation=target.generation,

@@ -63,6 +63,7 @@ class _CsvFile:
         begin = len(_BYTE_ORDER_MARK) if data.startswith(_BYTE_ORDER_MARK) else 0
         data = data[begin:]
         if not data and self._options.header is True:
+            self._intake.check_demands()
             return
         used, line = self._header(data)
         self._intake.admit(self._columns)

@@ -41,6 +41,12 @@ def bulk(records):
         pytest.param({"shards": 1_001}, "shards=1001", id="too many shards"),
         pytest.param({"max_records": 0}, "max_records=0", id="max_records 0"),
         pytest.param({"max_records": -1}, "max_records=-1", id="max_records -1"),
+        pytest.param({"min_records": -1}, "min_records=-1", id="min_records -1"),
+        pytest.param(
+            {"min_records": 3, "max_records": 2},
+            "min_records=3 is not allowed in job 'job'; use max_records=2 or fewer",
+            id="min_records above max_records",
+        ),
         pytest.param({"max_failed_records": -2}, "max_failed_records=-2", id="max_failed_records -2"),
         pytest.param({"max_failed_ratio": 2}, "max_failed_ratio=2", id="ratio 2"),
         pytest.param({"variables": {"a": object()}}, "JSON values only", id="variable no JSON"),
@@ -58,6 +64,8 @@ def test_job_option_outside_what_it_allows_is_refused(options, message):
         pytest.param({"block_size": "auto"}, id="auto"),
         pytest.param({"shards": 1_000}, id="most shards"),
         pytest.param({"max_records": 1}, id="smallest max_records"),
+        pytest.param({"min_records": 0}, id="smallest min_records"),
+        pytest.param({"min_records": 2, "max_records": 2}, id="exactly so many records"),
         pytest.param({"max_failed_records": -1}, id="never stop"),
         pytest.param({"variables": {"a": [1, {"b": None}]}}, id="nested variables"),
     ],
@@ -106,14 +114,15 @@ def test_step_without_a_callable_is_refused():
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "size"),
     [
-        pytest.param({"size": 10, "streaming": True}, id="size and streaming"),
-        pytest.param({}, id="neither"),
+        pytest.param({"size": 10, "streaming": True}, "10", id="size and streaming"),
+        pytest.param({}, "None", id="neither"),
     ],
 )
-def test_aggregator_is_sized_or_streaming_never_both(options):
-    with pytest.raises(InvalidOptionError, match="either size=N or streaming=True, not both"):
+def test_aggregator_is_sized_or_streaming_never_both(options, size):
+    message = f"^size={size} is not allowed; use either size=N or streaming=True, not both"
+    with pytest.raises(InvalidOptionError, match=message):
         AggregatorSpec(**options)
 
 

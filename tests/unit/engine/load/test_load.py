@@ -8,11 +8,12 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from batch_provider import JobState
+from batch_provider import Files, JobState
 from batch_provider.domain.errors import (
     DuplicateInstanceError,
     SourceError,
     StorageError,
+    TooFewRecordsError,
     TooManyRecordsError,
     UnsupportedPayloadError,
 )
@@ -247,6 +248,39 @@ def test_a38_too_many_records_are_refused_before_processing(maximum, count, refu
 
     assert run.store.latest() is None
     assert run.store.load_failure().state is JobState.FAILED_INPUT
+
+
+@pytest.mark.parametrize(
+    ("minimum", "count", "refused"),
+    [
+        pytest.param(4, 3, "3 records, fewer than min_records=4; nothing was processed", id="too few"),
+        pytest.param(1, 0, "0 records, fewer than min_records=1", id="none"),
+        pytest.param(2, 1, "1 record, fewer than min_records=2", id="one"),
+        pytest.param(4, 4, None, id="exactly"),
+        pytest.param(0, 0, None, id="none demanded"),
+    ],
+)
+def test_too_few_records_are_refused_before_processing(minimum, count, refused):
+    run = run_of(min_records=minimum)
+    if refused is None:
+        assert run.run(numbers(count)).total_records == count
+        return
+
+    with pytest.raises(TooFewRecordsError, match=refused):
+        run.load(numbers(count))
+
+    assert run.store.latest() is None
+    assert run.store.load_failure().state is JobState.FAILED_INPUT
+
+
+def test_malformed_records_are_records_when_they_are_counted(tmp_path):
+    path = tmp_path / "in.csv"
+    path.write_text("a,b\n1,2\n1\n")
+
+    for copy in (True, False):
+        assert run_of(min_records=2).run(Files(path, copy=copy)).failed_records == 1
+        with pytest.raises(TooFewRecordsError):
+            run_of(min_records=3).load(Files(path, copy=copy))
 
 
 @pytest.mark.parametrize(

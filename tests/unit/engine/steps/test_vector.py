@@ -388,7 +388,7 @@ def test_a_block_of_which_nothing_is_accepted_calls_nothing():
 
 
 def test_an_aggregator_is_neither_sql_nor_vectorised():
-    with pytest.raises(InvalidOptionError, match="a function that takes a list of records"):
+    with pytest.raises(InvalidOptionError, match=r"aggregator of step 's'=SqlSpec.*a function that takes a list"):
         StepSpec("s", SqlSpec(checks={"x": "n > 0"}), aggregator=AggregatorSpec(size=2))
 
 
