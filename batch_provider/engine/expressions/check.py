@@ -19,6 +19,7 @@ from typing import Any
 
 from batch_provider.domain.errors import InvalidExpressionError
 from batch_provider.engine.expressions.functions import fold, why_not
+from batch_provider.engine.expressions.growth import MOST, growth, too_much
 from batch_provider.engine.expressions.sandbox import shared
 
 VARIABLES, FAILURES = "variables", "failures"
@@ -51,6 +52,9 @@ _PATTERNS = re.compile(r"regexp_(matches|full_match|extract|extract_all|replace|
 _LAMBDAS = re.compile(r"(list_|array_)?(apply|filter|reduce|transform)")
 
 
+_CONSTANT = f"Write a constant of at most {MOST:,} there, or make it in a step's function."
+
+
 @dataclass
 class _Names:
     """What an expression refers to, as it is written there."""
@@ -59,6 +63,7 @@ class _Names:
     columns: set[str] = field(default_factory=set)
     variables: set[str] = field(default_factory=set)
     failures: bool = False
+    growth: int = 1
 
 
 def check_expression(expression: str) -> frozenset[str]:
@@ -86,6 +91,15 @@ def uses_failures(expression: str) -> bool:
         InvalidExpressionError: as for :func:`check_expression`.
     """
     return _names(expression).failures
+
+
+def growth_of(expression: str) -> int:
+    """How many times the expression may multiply what it is given (see :mod:`growth`).
+
+    Raises:
+        InvalidExpressionError: as for :func:`check_expression`.
+    """
+    return _names(expression).growth
 
 
 def resolve_columns(expression: str, existing: Iterable[str]) -> dict[str, str]:
@@ -134,13 +148,19 @@ def no_column(expression: str, name: str, existing: Iterable[str]) -> InvalidExp
 def _names(expression: str) -> _Names:
     """Parse and walk; nothing is bound, so no column needs to exist."""
     names = _Names(expression)
-    waiting: list[tuple[Any, frozenset[str]]] = [(_tree(expression), frozenset())]
+    tree = _tree(expression)
+    waiting: list[tuple[Any, frozenset[str]]] = [(tree, frozenset())]
     while waiting:
         node, bound = waiting.pop()
         if isinstance(node, list):
             waiting += [(child, bound) for child in node]
         elif isinstance(node, dict):
             waiting += _visit(names, node, bound)
+    names.growth = growth(tree)
+    if names.growth > MOST:
+        raise InvalidExpressionError(
+            expression, f"it makes more than {MOST:,} times what it is given", advice=_CONSTANT
+        )
     return names
 
 
@@ -187,8 +207,11 @@ def _check_function(expression: str, node: dict[str, Any]) -> None:
     after_first = [argument["expression"] for argument in node.get("arguments", ())][1:]
     if _LAMBDAS.fullmatch(name) and any(a.get("syntax_type") == "SINGLE_ARROW" for a in after_first):
         raise InvalidExpressionError(expression, "a lambda is written as lambda x: x + 1, not with an arrow")
-    if reason := why_not(name) or _bad_pattern(name, [a["expression"] for a in node.get("arguments", ())]):
+    given = [argument["expression"] for argument in node.get("arguments", ())]
+    if reason := why_not(name) or _bad_pattern(name, given):
         raise InvalidExpressionError(expression, reason)
+    if reason := too_much(name, given):
+        raise InvalidExpressionError(expression, reason, advice=_CONSTANT)
 
 
 def _bad_pattern(name: str, arguments: list[dict[str, Any]]) -> str | None:

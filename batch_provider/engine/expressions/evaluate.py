@@ -19,6 +19,7 @@ from batch_provider.engine.expressions.check import (
     FAILURES,
     VARIABLES,
     check_expression,
+    growth_of,
     referenced_variables,
     resolve_columns,
     uses_failures,
@@ -120,7 +121,7 @@ class ExpressionEvaluator:
 
         table, sandbox = _relation(expression, block, variables, failures), self._sandbox
         try:
-            return sandbox.run(lambda conn: _evaluate(conn, expression, table))
+            return sandbox.run(lambda conn: _in_portions(conn, expression, table, _bytes_of(sandbox.memory_limit)))
         except InvalidExpressionError as error:  # of what it stands in, as DuckDB was given it
             raise InvalidExpressionError(expression, error.reason, advice=error.advice) from None
         except TimeoutError as error:
@@ -183,6 +184,36 @@ def _typed(values: list[Any]) -> pa.Array:
     except (pa.ArrowException, OverflowError):
         texts = [v if v is None or isinstance(v, str) else json.dumps(v, default=str) for v in values]
         return pa.array(texts, pa.string())
+
+
+def _in_portions(conn: DuckDBPyConnection, expression: str, table: pa.Table, limit: int) -> Evaluation:
+    """As :func:`_evaluate`, of as many rows at a time as what the expression makes of them leaves room for.
+
+    Raises:
+        MemoryError: what it makes of all rows is more than the sandbox may use.
+    """
+    times = growth_of(expression)
+    if times == 1 or table.nbytes * times <= limit // 4:
+        return _evaluate(conn, expression, table)
+    values: list[pa.ChunkedArray] = []
+    errors: Errors = {}
+    start = made = 0
+    while start < table.num_rows:
+        count_of = table.num_rows - start
+        while count_of > 1 and table.slice(start, count_of).nbytes * times > limit // 4:
+            count_of //= 2
+        found = _evaluate(conn, expression, table.slice(start, count_of))
+        errors.update(found.errors)
+        values.append(found.values)
+        start, made = start + count_of, made + found.values.nbytes
+        if made > limit:
+            raise MemoryError
+    return Evaluation(_joined(values), errors)
+
+
+def _bytes_of(memory_limit: str) -> int:
+    """Of a limit as DuckDB writes it: 1GB."""
+    return int(memory_limit[:-2]) * {"KB": 10**3, "MB": 10**6, "GB": 10**9}[memory_limit[-2:]]
 
 
 def _evaluate(conn: DuckDBPyConnection, expression: str, table: pa.Table) -> Evaluation:

@@ -80,11 +80,14 @@ class Asking:
     Args:
         job, step: what the author declared.
         expressions: of the step.
+        evaluator: with limits of its own; None: the usual ones.
     """
 
-    def __init__(self, job: JobSpec, step: StepSpec, expressions: Iterable[str]) -> None:
+    def __init__(
+        self, job: JobSpec, step: StepSpec, expressions: Iterable[str], evaluator: ExpressionEvaluator | None = None
+    ) -> None:
         self.place = f" in step {step.name!r} of job {job.name!r}"
-        self.evaluator = ExpressionEvaluator()
+        self.evaluator = evaluator or ExpressionEvaluator()
         self._expressions = tuple(expressions)
         self._step, self._initial = step.name, variables_text(job)
         self._unheard_of: set[str] = set()
