@@ -250,6 +250,15 @@ def test_a_stream_in_a_child_gives_what_it_gives_without():
     assert run.run(numbers(8)).successful_records == 8
 
 
+def test_a_stream_that_kills_in_its_call_fails_all_that_it_was_given():
+    with isolating() as job:
+        job.aggregator("work", streaming=True, accept_expression="n < 2")(lambda records: die())
+
+    run = LocalRun(job.spec)
+    run.run(numbers(4))
+    assert died(run) == [(0, "work"), (1, "work")]
+
+
 def test_an_async_function_with_retries_is_told_apart_by_its_record():
     tries = {}
     with isolating() as job:
@@ -297,15 +306,16 @@ def test_a_record_for_which_memory_does_not_suffice_fails_alone():
     assert "lack of memory (MemoryError: 3 GB)" in failures(run)[0][3]
 
 
-def test_a_record_that_dies_once_is_not_failed_for_it(tmp_path):
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_a_record_that_dies_in_company_and_once_alone_is_not_failed_for_it(tmp_path, deaths):
     with isolating() as job:
 
         @job.step
         def work(record):
             if run.info.round_token == "local-0":
                 raise ValueError("not yet")
-            if record["n"] == 3 and not (tmp_path / "dead").exists():
-                (tmp_path / "dead").touch()
+            if record["n"] == 3 and len(list(tmp_path.iterdir())) < deaths:
+                (tmp_path / str(os.getpid())).touch()
                 die()
 
     run = LocalRun(job.spec)
