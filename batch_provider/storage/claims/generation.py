@@ -77,6 +77,7 @@ class Generation(StoredGeneration):
             fingerprint=code,
         )
         same_upstream = highest is not None and highest.upstream == upstream
+        rewrites = adopted if older else frozenset(adopted) - self._finished_files(seen, adopted, claim)
         return HeldClaim(
             self.blobs,
             self.clock,
@@ -85,21 +86,25 @@ class Generation(StoredGeneration):
             claim,
             adopted,
             self.reader(shard_id, upstream),
-            resumes=resumes and same_upstream,
+            rewrites=rewrites,
             settled=settled and same_upstream,
             older=older,
             deaths=deaths_of(self, step, shard_id, seen.claims),
-            unchanged=() if older else self._unchanged(seen, adopted, upstream),
         )
 
-    def _unchanged(self, seen: Seen, adopted: Mapping[FileRef, Adopted], upstream: Pin | None) -> frozenset[FileRef]:
-        """Files of an attempt that is done in which there is nothing to process again, so that none of them is read.
+    def _finished_files(self, seen: Seen, adopted: Mapping[FileRef, Adopted], claim: Claim) -> frozenset[FileRef]:
+        """Files in which there is nothing to process again, so that none of them need be read.
 
-        Every row was processed and has not failed, and was made from what still counts upstream.
+        Of an attempt that merely resumes those that this redrive has made, from what the step before has now. Of one
+        that was done those whose every row was processed, has not failed, and was made from what still counts.
         """
+        if claim.since < claim.id.epoch:
+            makers = {file.claim for file in adopted if file.claim.epoch >= claim.since}
+            current = {c for c in makers if self.claim_of(claim.step, claim.shard, c).upstream == claim.upstream}
+            return frozenset(file for file in adopted if file.claim in current)
         if seen.highest is None or seen.close is None or seen.close.outcome is not CloseOutcome.DONE:
             return frozenset()
-        moved = self._moved(seen.highest.shard, seen.highest.upstream, upstream)
+        moved = self._moved(claim.shard, seen.highest.upstream, claim.upstream)
         return frozenset(
             file
             for file, found in adopted.items()
@@ -171,4 +176,4 @@ class Generation(StoredGeneration):
             started_at=self.clock.now().isoformat(),
         )
         reader = self.reader(shard.id, None)
-        return HeldClaim(self.blobs, self.clock, self.base, self.manifest, claim, adopted, reader, resumes=True)
+        return HeldClaim(self.blobs, self.clock, self.base, self.manifest, claim, adopted, reader)

@@ -41,11 +41,10 @@ class HeldClaim:
         adopted: Mapping[FileRef, Adopted],
         upstream: GenerationReader,
         *,
-        resumes: bool,
+        rewrites: Collection[FileRef] = (),
         settled: bool = False,
         older: frozenset[int] = frozenset(),
         deaths: int = 0,
-        unchanged: Collection[FileRef] = (),
     ) -> None:
         self.instance_id, self.generation = manifest.instance.id, manifest.generation
         self.settled, self.older, self.deaths = settled, older, deaths
@@ -64,12 +63,7 @@ class HeldClaim:
                 for file, found in adopted.items()
             }
         )
-        # a resumed redrive still has the files to look at that it had not come to
-        self.rewrites: tuple[FileRef, ...] = tuple(
-            file
-            for file in self.files
-            if file not in unchanged and (not resumes or older or file.claim.epoch < claim.since)
-        )
+        self.rewrites: tuple[FileRef, ...] = tuple(file for file in self.files if file in rewrites)
         directory = paths.output_dir(generation, claim.step, claim.shard)
         self._opened = OpenedFiles(blobs, directory, {file: adopted[file].opened for file in self.rewrites})
         self._synced_at = self._reported_at = clock.monotonic() - REPORT_SECONDS

@@ -398,3 +398,21 @@ def test_killed_redrive_of_a_stream_gets_again_only_what_is_new(dies):
     assert calls == [[1, 8], [1, 8]]
     assert later.seen == [1, 8]
     assert result.successful_records == 10
+
+
+def test_an_attempt_killed_twice_makes_again_what_the_step_before_made_again_in_between():
+    first, second = Step(fails={0}), Step(dies_at=5)
+    run, _ = loaded(first, (second, {"accept_policy": "ALL"}))
+    process(run, "s1")
+    die(run, "s2")
+    first.fails = set()
+    run.next_round()
+    process(run, "s1")
+    second.dies_at = 5
+    die(run, "s2")
+    second.forget()
+
+    process(run, "s2")
+
+    assert 0 in second.seen
+    assert run.complete().is_successful
