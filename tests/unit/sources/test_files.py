@@ -20,6 +20,7 @@ from batch_provider.domain.errors import InvalidOptionError, SourceError, Unsupp
 from batch_provider.engine.ports.store import Source
 from batch_provider.sources import Files, LocalAccess
 from batch_provider.sources import ndjson_reader as ndjson_module
+from batch_provider.sources.files import _reader
 from tests.unit.sources.source_reading import batches, read, types
 
 
@@ -423,6 +424,11 @@ def test_xml_values_are_text_unless_the_contract_says_otherwise(tmp_path):
 def test_xml_that_is_wrong_or_dangerous_is_refused(tmp_path, text, told):
     with pytest.raises(SourceError, match=told):
         read(Files(write(tmp_path / "in.xml", text), record_path="r/o"))
+
+
+def test_a_format_nobody_knows_is_read_as_none_of_the_others():
+    with pytest.raises(InvalidOptionError, match="format='xlsx' is not allowed; use 'csv' or"):
+        _reader("xlsx")
 
 
 def test_xml_without_records_is_no_error(tmp_path):

@@ -7,10 +7,13 @@ import sys
 from collections import Counter
 from functools import partial
 
+import pytest
+
 from batch_provider import BatchJob, ParquetFiles
+from batch_provider.domain.accept import AcceptPolicy
 from batch_provider.storage.blobs.memory import MemoryBlobs
 from batch_provider.testing import FakeClock, LocalRun
-from tests.builders import Step, checkpoint_files, job_of, numbers
+from tests.builders import Step, checkpoint_files, job_of, numbers, spans
 
 FEW, MORE, MANY = 8, 20, 32
 """The cost of the blocks between two of them is that of the same number of blocks, among more."""
@@ -24,7 +27,7 @@ class CountingBlobs(MemoryBlobs):
         self.reads = Counter()
 
     def get(self, name):
-        if "/steps/" in name:
+        if name.endswith(".parquet"):
             self.reads[name] += 1
         return super().get(name)
 
@@ -79,18 +82,57 @@ def test_a_block_costs_as_much_among_many_as_among_few(tmp_path):
         assert many - more < (more - few) * 1.02
 
 
-def test_a_redrive_reads_each_file_once():
-    step = Step(fails={1, 9})
-    blobs = CountingBlobs()
-    run = LocalRun(job_of(step, block_size=4), store=blobs)
+@pytest.mark.parametrize("fails", [{1, 9}, set(range(12))], ids=["some", "all"])
+def test_a_redrive_reads_each_file_once(tmp_path, fails):
+    first, second, blobs = Step(fails=set(fails)), Step(returns=lambda record: {"n": record["n"] + 1}), CountingBlobs()
+    job = BatchJob("job", block_size=4, shards=1, max_failed_records=-1)
+    job.step(name="s1")(first)
+    job.step(name="s2", accept_policy=AcceptPolicy.ALL)(second)
+    job.write("store", ParquetFiles(tmp_path), size=2)
+    run = LocalRun(job.spec, store=blobs)
     run.load(numbers(12))
     run.process_all()
     run.complete()
-    before = checkpoint_files(blobs, run, "s1")
-    step.fails = set()
-    blobs.reads.clear()
+    own = {step.name: checkpoint_files(blobs, run, step.name) for step in run.job.steps}
+    first.fails = set()
+    run.next_round()
 
+    for step in run.job.steps:
+        blobs.reads.clear()
+        run.process(step, "01")
+        assert set(own[step.name]) <= blobs.reads.keys()
+        assert set(blobs.reads.values()) == {1}
+
+
+def test_a_redrive_reads_no_block_again_in_which_nothing_failed():
+    step, blobs = Step(fails={5}), CountingBlobs()
+    run = LocalRun(job_of((step, {}), (Step(), {}), block_size=4), store=blobs)
+    run.load(numbers(12))
+    run.process_all()
+    run.complete()
+    step.fails = set()
     run.next_round()
     run.process(run.job.step("s1"), "01")
+    above = {name for name in checkpoint_files(blobs, run, "s1") if (4, 7) in spans([name])}
+    blobs.reads.clear()
 
-    assert blobs.reads == dict.fromkeys(before, 1)
+    run.process(run.job.step("s2"), "01")
+
+    assert {name for name in blobs.reads if "/s1/" in name} < above
+
+
+def test_a_stream_reads_each_file_of_its_own_once_in_a_redrive_for_which_nothing_is_new():
+    blobs, job = CountingBlobs(), BatchJob("job", shards=1, max_failed_records=-1)
+    job.step(name="s1")(Step())
+    job.aggregator("sum", streaming=True)(list)
+    run = LocalRun(job.spec, store=blobs)
+    run.load(numbers(12))
+    run.process_all()
+    run.complete()
+    own = checkpoint_files(blobs, run, "sum")
+    blobs.reads.clear()
+    run.next_round()
+
+    run.stream(run.job.steps[-1])
+
+    assert {name: blobs.reads[name] for name in checkpoint_files(blobs, run, "sum")} == dict.fromkeys(own, 1)
