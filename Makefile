@@ -12,7 +12,7 @@ COVERAGE := --cov=batch_provider.domain --cov=batch_provider.engine --cov-report
 
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up down test coverage e2e crash lint fmt type arch check compose-check clean
+.PHONY: help setup demo up down test coverage fuzz e2e crash lint fmt type arch check compose-check clean
 .PHONY: bench bench-quick bench-memory bench-blocks bench-profile
 
 help:  ## list the targets
@@ -34,6 +34,9 @@ test: $(INSTALLED)  ## the tests that need no servers
 
 coverage: $(INSTALLED)  ## the tests of domain and engine, which must take every branch of these
 	@$(PY) -m pytest -n auto tests/unit tests/scenarios tests/properties $(COVERAGE) $(ARGS)
+
+fuzz: $(INSTALLED)  ## 100,000 jobs drawn at random against a model of the rules, for hours; ARGS=5000 for so many
+	@MODEL_JOBS=$(if $(ARGS),$(ARGS),100000) $(PY) -m pytest -n auto tests/properties/test_model.py
 
 e2e: $(INSTALLED)  ## the tests that start a real Airflow
 	@$(PY) -m pytest -m e2e $(ARGS)
