@@ -248,8 +248,9 @@ def _tree(expression: str) -> Any:
         if parsed.get("error"):
             found = str(parsed["error_message"]).partition("\n")[0].rstrip(".!")
             reason = found if tree is None else "a comment, a semicolon or a name follows it"
-            deep = "expression depth" in found
-            raise InvalidExpressionError(expression, "it is nested too deeply" if deep else reason)
+            reason = "it is nested too deeply" if "expression depth" in found else reason
+            is_other = "can be serialized" in found  # how DuckDB calls a statement that is no SELECT
+            raise InvalidExpressionError(expression, "it holds more than one statement" if is_other else reason)
         if len(parsed["statements"]) != 1:
             raise InvalidExpressionError(expression, "it holds more than one statement")
         node = parsed["statements"][0]["node"]

@@ -254,28 +254,27 @@ def _select(conn: DuckDBPyConnection, expression: str, table: pa.Table) -> pa.Ch
         try:
             bound = conn.sql(f'SELECT {expression} AS "value" FROM {_BLOCK}')
         except duckdb.Error as error:
-            if _is_of_the_process(error):
-                raise
+            _pass_on(error)
             reason = _described(error)[1].partition("\n")[0].rstrip(".!")
             advice = "Make it fit the types of the columns, with CAST where they differ."
             raise InvalidExpressionError(expression, reason, advice=advice) from None
         try:
             return bound.to_arrow_table().column(0)
         except duckdb.Error as error:
-            if _is_of_the_process(error):
-                raise
+            _pass_on(error)
             raise _RaisedError from error
     finally:
         with suppress(Exception):  # the error of the statement is the one to see
             conn.unregister(_BLOCK)
 
 
-def _is_of_the_process(error: Exception) -> bool:
-    """Whether an error is no record's: memory, a bug or an interruption."""
+def _pass_on(error: Exception) -> None:
+    """Raise an error that is no record's: memory, a bug or an interruption."""
     import duckdb
 
     others = duckdb.InternalError | duckdb.FatalException | duckdb.InterruptException
-    return isinstance(error, duckdb.OperationalError | others)
+    if isinstance(error, duckdb.OperationalError | others):
+        raise error
 
 
 def _guarded(conn: DuckDBPyConnection, expression: str, table: pa.Table) -> pa.ChunkedArray:
@@ -325,8 +324,7 @@ def _errors(conn: DuckDBPyConnection, expression: str, failed: pa.Table) -> Erro
         try:
             conn.execute(statement, [row]).fetchall()
         except duckdb.Error as error:
-            if _is_of_the_process(error):
-                raise
+            _pass_on(error)
             return _described(error)
         # not known to happen: the row is here because the expression raised for it
         return "ExpressionError", "the expression cannot be evaluated for this record"
