@@ -23,8 +23,8 @@ from tests.properties.model.sql import BEYOND, BEYOND_VALUES, CONDITIONS, EVERY,
 
 # What is left out of the drawing because it is known to be wrong, by the point that will mend it. Set a switch to True
 # when its mend has landed, and delete it when it has been so for a while.
-FUSED_TABLES = False
-"""1: a table in a job with fused steps."""
+FUSED_EFFECTS = False
+"""1: a table, or an aggregator with a transaction, in a job with fused steps."""
 WRONG_RETURNS_IN_TRANSACTIONS = False
 """2: a transactional aggregator returns what cannot be kept."""
 RATIOS_WHILE_RUNNING = False
@@ -50,6 +50,10 @@ READS_BESIDE_SQL_RULES = False
 DEATHS_BEHIND_STREAMS = False
 """Found by this: a retry of all after a death behind a streaming aggregator calls it again."""
 
+HOLDS_BEFORE_FUSED_GROUPS = False
+"""Found by this: steps that are fused with an aggregator are called for one block after a stop or a limit."""
+NULLS_BEFORE_NUMBERS = False
+"""Found by this: a block in which a step gives a text column nothing but null makes text of its numbers in the next."""
 BLOCKS_OVER_RETYPED_ONES = False
 """Found by this: values that are kept aside are lost in a step whose blocks are other ones than the retyping step's."""
 
@@ -82,10 +86,13 @@ class Draw:
         self.life = self.crashes and self.chance(0.7)
         steps = tuple(self.step(number) for number in range(random.choice([1, 1, 2, 2, 2, 3, 3, 4])))
         grouped = any(step.kind == "group" and step.size > 1 for step in steps)
+        grouped_at_all, self.stops = any(step.kind == "group" for step in steps), True
         shards = random.choice([1, 1, 1, 2, 2, 3])
         block = max(random.choice([1, 2, 3, 5, 100]), len(records) // 6)
         if grouped and rounds > 1 and not GROUPS_OVER_BLOCKS_IN_REDRIVES:
             block = 100
+        if fuse and grouped_at_all and not HOLDS_BEFORE_FUSED_GROUPS:
+            self.limited = self.stops = False
         return Job(
             self.seed,
             random.choice(["csv", "csv", "ndjson"]) if self.chance(0.3) and not no_good else "records",
@@ -124,7 +131,7 @@ class Draw:
         random, name = self.random, f"s{number}"
         kinds = [*["record"] * 5, *["group"] * 3, "stream", "table", *["sql", "sql", "arrow", "files"] * self.sql]
         kind = random.choice(kinds)
-        if self.fuse and kind == "table" and not FUSED_TABLES:
+        if self.fuse and kind == "table" and not FUSED_EFFECTS:
             kind = "group"
         if self.retyped and (kind == "files" or (kind in (*GROUPED, "stream") and not BLOCKS_OVER_RETYPED_ONES)):
             kind = "record"
@@ -186,7 +193,7 @@ class Draw:
         output = "replace" if reads is None and self.chance(0.1) else "patch"
         if self.sql and not self.retyped and output == "patch" and reads is None and self.chance(0.1):
             self.retyped = True
-            patches = (*patches, Patch("t", "retype"))
+            patches = (*patches, Patch("t", "retype or null" if NULLS_BEFORE_NUMBERS else "retype"))
         kinds = [*RAISES, *RAISES, *RETURNS[:3]]
         if "variables" in asks and (VARIABLE_ERRORS_BESIDE_PATCHES or (not patches and output == "patch")):
             kinds.append("variable")
@@ -247,7 +254,7 @@ class Draw:
     def group_step(self, number: int, common: dict[str, Any]) -> Step:
         """A function of a group."""
         random = self.random
-        transaction = self.chance(0.25)
+        transaction = self.chance(0.25) and (FUSED_EFFECTS or not self.fuse)
         returns = ["number", "reserved", "object"] if not transaction or WRONG_RETURNS_IN_TRANSACTIONS else []
         kinds = ["value", "value", *returns, *["length"] * (WRONG_LENGTHS and bool(returns))]
         return Step(
@@ -300,7 +307,13 @@ class Draw:
         inexact = any(crash.kind == "commit" for crash in crashes)
         stop = None
         streams = any(step.kind == "stream" for step in steps)
-        if called and not inexact and self.chance(0.12) and (not number or not streams or STREAMS_HELD_IN_REDRIVES):
+        if (
+            called
+            and self.stops
+            and not inexact
+            and self.chance(0.12)
+            and (not number or not streams or STREAMS_HELD_IN_REDRIVES)
+        ):
             chosen = random.choice(called)
             if not self.fuse or chosen.kind != "record":
                 stop = (chosen.name, random.choice([1, 2, 5]))

@@ -78,8 +78,8 @@ class Model(Account):
         try:
             rest = [number for number in self.shards[shard] if number not in layer.rows]
             while rest:
-                block = self.cut(run, layer, up, rest)
                 self.look()
+                block = self.cut(run, layer, up, rest)
                 self.work(run, shard, layer, up, block, block)
                 rest = rest[len(block) :]
             for block in again:

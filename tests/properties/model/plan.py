@@ -257,7 +257,8 @@ def patch_of(
         "variable": lambda: keywords["variables"]["lim"] if "variables" in keywords else 7,
         "failures": lambda: len(keywords["failures"]) if isinstance(keywords.get("failures"), list) else 0,
         "null": lambda: None,
-        "retype": lambda: int(record["t"]) if record.get("t") is not None else None,
+        "retype": lambda: int(record.get("t") or "nothing"),
+        "retype or null": lambda: int(record["t"]) if record.get("t") is not None else None,
         "more": lambda: (record.get("a") or 0) + 1,
     }
     made = {p.key: values[p.formula]() for p in step.patches if (number or 0) % p.every == 0}
