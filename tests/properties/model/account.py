@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
@@ -99,12 +100,30 @@ class Account(Rules):
     def verdict(self, limit: int, final: Counter[str]) -> str:
         """A limit that is exceeded wins over a stop, a stop over a task that did not finish."""
         ends = [layer.end for layer in self.layers.values()]
-        ratio = self.job.ratio
-        too_many = final["FAILED"] > limit >= 0 and (ratio is None or limit > 0)
-        if ratio is not None and not final["NOT_RUN"]:
-            too_many = too_many or final["FAILED"] > ratio * len(self.input)
+        new = final["FAILED"] - self.on_input
+        too_many = self.too_many(limit, new, self.finished(), final=not final["NOT_RUN"])
         if too_many or "LIMITED" in ends:
             return "FAILED_PROCESS_RECORDS"
         if "STOPPED" in ends:
             return "STOPPED"
         return "FAILED_PROCESS_RECORDS" if final["NOT_RUN"] or {"", "OPEN"} & set(ends) else "SUCCESSFUL"
+
+    @property
+    def on_input(self) -> int:
+        """Malformed records."""
+        return sum(bool(row.failures) for row in self.input.values())
+
+    def finished(self) -> int:
+        """Records that the steps have come to."""
+        names = {name for name, _ in self.layers}
+        return sum(max(len(self.layers[name, shard].rows) for name in names) for shard in range(len(self.shards)))
+
+    def too_many(self, limit: int, new: int, finished: int, *, final: bool) -> bool:
+        """A ratio replaces a count of 0; each failure is judged against what was looked at to find it."""
+        ratio = None if self.job.ratio is None else Fraction(str(self.job.ratio))
+        if new + self.on_input > limit >= 0 and (ratio is None or limit > 0):
+            return True
+        share = Fraction(self.on_input, len(self.input) or 1)
+        if ratio is None or share > ratio:
+            return ratio is not None
+        return (final or finished >= self.job.sample) and share + Fraction(new, finished or 1) > ratio

@@ -56,6 +56,7 @@ class Author:
             "job",
             max_failed_records=plan.limit,
             max_failed_ratio=self.job.ratio,
+            minimum_sample=self.job.sample,
             block_size=self.job.block,
             fuse_steps=self.job.fuse,
             variables=dict(self.job.variables),

@@ -54,6 +54,8 @@ HOLDS_BEFORE_FUSED_GROUPS = False
 """Found by this: steps that are fused with an aggregator are called for one block after a stop or a limit."""
 NULLS_BEFORE_NUMBERS = False
 """Found by this: a block in which a step gives a text column nothing but null makes text of its numbers in the next."""
+RETYPED_IN_REDRIVES = False
+"""Found by this: numbers that a redrive makes of text make text of the column, and those of the next do not fit."""
 BLOCKS_OVER_RETYPED_ONES = False
 """Found by this: values that are kept aside are lost in a step whose blocks are other ones than the retyping step's."""
 
@@ -81,6 +83,7 @@ class Draw:
         else:
             self.crashes = self.chance(0.6)
         self.rounds, self.fuse, self.count = rounds, fuse, len(records)
+        self.malformed = any(not isinstance(record, dict) or "k" not in record for record in records)
         no_good = not any(isinstance(record, dict) and "k" in record for record in records)
         self.sql = not no_good or ALL_MALFORMED_WITH_SQL
         self.life = self.crashes and self.chance(0.7)
@@ -102,9 +105,16 @@ class Draw:
             block,
             shards,
             fuse,
-            ratio=random.choice([0.1, 0.5]) if self.chance(0.1) and not self.limited else None,
+            ratio=self.ratio(),
+            sample=random.choice([1, 5, 1_000]) if RATIOS_WHILE_RUNNING and not self.crashes else 1_000,
             max_redrives=random.choice([0, 1, 2]) if self.chance(0.2) else None,
         )
+
+    def ratio(self) -> float | None:
+        """max_failed_ratio."""
+        if self.limited or (self.malformed and not RATIOS_WHILE_RUNNING) or not self.chance(0.15):
+            return None
+        return self.random.choice([0.1, 0.3, 0.5])
 
     def records(self) -> tuple[Any, ...]:
         """The input."""
@@ -191,7 +201,8 @@ class Draw:
         reads = self.reads(common["accept"])
         patches = self.patches([*self.formulas(), *extra])
         output = "replace" if reads is None and self.chance(0.1) else "patch"
-        if self.sql and not self.retyped and output == "patch" and reads is None and self.chance(0.1):
+        may_retype = self.sql and not self.retyped and (self.rounds == 1 or RETYPED_IN_REDRIVES)
+        if may_retype and output == "patch" and reads is None and self.chance(0.15):
             self.retyped = True
             patches = (*patches, Patch("t", "retype or null" if NULLS_BEFORE_NUMBERS else "retype"))
         kinds = [*RAISES, *RAISES, *RETURNS[:3]]

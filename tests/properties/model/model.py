@@ -99,7 +99,7 @@ class Model(Account):
         layers = [layer for layer in self.layers.values() if layer.round == self.world.round]
         made = [row for layer in layers for row in layer.rows.values() if row.made >= layer.since]
         new = sum(row.failed_here and not row.was_failed for row in made)
-        if self.limit >= 0 and new + sum(bool(row.failures) for row in self.input.values()) > self.limit:
+        if self.too_many(self.limit, new, self.finished(), final=False):
             raise Held("LIMITED")
 
     def is_stale(self, run: Sequence[Step], layer: Layer, up: Layer, number: int) -> bool:

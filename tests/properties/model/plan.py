@@ -130,6 +130,7 @@ class Job(Shown):
     shards: int = 1
     fuse: bool = False
     ratio: float | None = None
+    sample: int = 1_000
     max_redrives: int | None = None
     variables: Mapping[str, Any] = field(default_factory=lambda: {"lim": 3, "tag": "x"})
 
@@ -142,7 +143,10 @@ class Job(Shown):
     def show(self) -> str:
         """For a person who looks for the fault."""
         lines = [f"seed {self.seed}: {self.source}, block {self.block}, shards {self.shards}, fuse {self.fuse}"]
-        lines += [f"ratio {self.ratio}, max_redrives {self.max_redrives}", f"records {self.records}"]
+        lines += [
+            f"ratio {self.ratio} after {self.sample}, max_redrives {self.max_redrives}",
+            f"records {self.records}",
+        ]
         return "\n".join([*lines, *map(repr, self.steps), *map(repr, self.rounds)])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -144,6 +145,9 @@ class Real:
         outcomes, failures = self.account(result)
         final = counted(result.not_run_records, result.successful_records, result.failed_records)
         steps = {s.name: counted(s.not_run, s.successful, s.failed, s.skipped) for s in result.steps}
+        errors: Counter[tuple[str, str]] = Counter()
+        for error in result.errors:  # checks of a step are told apart by their message
+            errors[error.step, error.exception] += error.count
         letters = [row for name in result.dead_letters for row in self.table(name).to_pylist()]
         ends = {self.close(name)["outcome"] for name in result.closes}
         is_done = ends <= {"done"} and not any("NOT_RUN" in tally for tally in steps.values())
@@ -151,7 +155,7 @@ class Real:
             "state": str(result.state),
             "final": final,
             "steps": steps,
-            "errors": {(e.step, e.exception): e.count for e in result.errors},
+            "errors": dict(errors),
             "outcomes": outcomes,
             "failures": sorted(failures),
             "letters": sorted((r["_id"], r["_step"], r["_error_type"], payload_of(r)) for r in letters),

@@ -117,10 +117,8 @@ class Rules:
         """A patch is applied whole, or fails its record."""
         if variables is not None and "bad" in variables:
             return fail(step, number, row, "VariableTypeError")
-        if not (made is None or (isinstance(made, dict) and "_id" not in made)):
-            return fail(step, number, row, "InvalidPatchError")
-        if made is not None and any(type(value) is object for value in made.values()):
-            return fail(step, number, row, "FieldTypeError")
+        if (kind := refused(made)) is not None:
+            return fail(step, number, row, kind)
         row.outcomes[step.name] = "SUCCEEDED"
         row.variables = row.variables if variables is None else variables
         if made is not None:
@@ -160,16 +158,21 @@ class Rules:
         records = [self.seen(step, row) for _, row in rows]
         names = ids if "record_ids" in step.asks else [record.get("id") for record in records]
         keywords = {name: known[name] for name in step.asks if name in known}
+        may_halve, kinds = step.isolate and len(rows) > 1, list[str]()
         try:
             made = act_on_group(step, self.world, self.world.version(step), records, keywords)
             if made is not None and len(made) != len(rows):
-                raise TypeError
+                made, may_halve, kinds = None, False, ["InvalidPatchError"]  # an error of the code
+            elif step.transaction:
+                kinds = sorted(filter(None, map(refused, made or [])), reverse=True)  # nothing of it is committed
         except Exception as error:  # noqa: BLE001  # as the engine: this is where user code ends
-            if step.isolate and len(rows) > 1:
-                self.group(step, rows[: len(rows) // 2])
-                return self.group(step, rows[len(rows) // 2 :])
+            kinds = [type(error).__name__]
+        if kinds and may_halve:
+            self.group(step, rows[: len(rows) // 2])
+            return self.group(step, rows[len(rows) // 2 :])
+        if kinds:
             for number, row in rows:
-                fail(step, number, row, type(error).__name__)
+                fail(step, number, row, kinds[0])
             return None
         for (number, row), patch in zip(rows, made or [None] * len(rows), strict=True):
             self.returned(step, number, row, patch, None)
@@ -203,3 +206,12 @@ class Rules:
         table[values[step.key] if step.key else number] = tuple(values.items())
         written[number] = row.consumed
         return None
+
+
+def refused(patch: Any) -> str | None:
+    """The error of what is no patch, or holds what cannot be kept."""
+    if patch is None:
+        return None
+    if not isinstance(patch, dict) or "_id" in patch:
+        return "InvalidPatchError"
+    return "FieldTypeError" if any(type(value) is object for value in patch.values()) else None
