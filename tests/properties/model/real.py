@@ -66,7 +66,7 @@ class Real:
         faults = Faults(Fault("*", self.die, times=None))
         self.commits = 0
         self.names: dict[str, str] = {}
-        self.has_ledger = job.seed % 50 == 0
+        self.has_ledger = job.seed % 100 == 0
         access = self.access = FaultyAccess(LocalAccess({"db": self.connect}), faults, disk=QuickDisk())
         self.prepare()
         self.run = LocalRun(
