@@ -7,7 +7,8 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-from tests.properties.model.plan import Job, plain
+from tests.properties.model.functions import plain
+from tests.properties.model.plan import Job
 from tests.properties.model.rows import Layer, Row, failure, fits, runs_of, stages
 from tests.properties.model.rules import Rules
 

@@ -12,19 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from batch_provider import BatchJob, Files, JobSpec, ParquetFiles, Records, SqlTable, failed
-from tests.properties.model.plan import (
-    ACCEPTS,
-    PAYLOAD,
-    RAISES,
-    Job,
-    Step,
-    World,
-    accepts,
-    act,
-    act_on_group,
-    act_on_stream,
-    trouble_of,
-)
+from tests.properties.model.functions import ACCEPTS, accepts, act, act_on_group, act_on_stream, trouble_of
+from tests.properties.model.plan import PAYLOAD, RAISES, Job, Step, World
 
 CONTRACT = {"id": "int64", "n": "int64", "t": "string", "k": "int64"}
 

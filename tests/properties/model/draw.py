@@ -5,19 +5,8 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from tests.properties.model.plan import (
-    ACCEPTS,
-    ALWAYS,
-    PAYLOAD,
-    RAISES,
-    RETURNS,
-    Crash,
-    Job,
-    Patch,
-    Round,
-    Step,
-    Trouble,
-)
+from tests.properties.model.functions import ACCEPTS
+from tests.properties.model.plan import ALWAYS, PAYLOAD, RAISES, RETURNS, Crash, Job, Patch, Round, Step, Trouble
 from tests.properties.model.sql import BEYOND, BEYOND_VALUES, CONDITIONS, EVERY, LATER, RAISING_OTHERS, VALUES
 
 # What is left out of the drawing because it is known to be wrong, by the point that will mend it. Set a switch to True

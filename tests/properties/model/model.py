@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 from tests.properties.model.account import Account
-from tests.properties.model.plan import Job, Killed, Step, act_on_stream
+from tests.properties.model.functions import act_on_stream
+from tests.properties.model.plan import Job, Killed, Step
 from tests.properties.model.rows import GROUPED, Held, Layer, Row, runs_of, stages
 
 Claimed = tuple[Layer, Layer, bool, list[list[int]]]

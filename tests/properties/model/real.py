@@ -22,7 +22,8 @@ from batch_provider.storage.instances.completion import Completion
 from batch_provider.testing import FakeClock, Fault, Faults, FaultyAccess, FaultyBlobs, LocalRun, MemoryBlobs, Point
 from batch_provider.writers.targets import DatabaseTargets
 from tests.properties.model.author import Author
-from tests.properties.model.plan import PAYLOAD, Job, Killed, World, plain
+from tests.properties.model.functions import plain
+from tests.properties.model.plan import PAYLOAD, Job, Killed, World
 
 OUTCOMES = ("NOT_RUN", "SUCCEEDED", "FAILED", "SKIPPED")
 

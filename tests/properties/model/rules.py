@@ -6,19 +6,8 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
 
-from tests.properties.model.plan import (
-    ACCEPTS,
-    PAYLOAD,
-    RAISES,
-    Job,
-    Step,
-    World,
-    accepts,
-    act,
-    act_on_group,
-    plain,
-    trouble_of,
-)
+from tests.properties.model.functions import ACCEPTS, accepts, act, act_on_group, plain, trouble_of
+from tests.properties.model.plan import PAYLOAD, RAISES, Job, Step, World
 from tests.properties.model.rows import Row, extras, fail
 from tests.properties.model.sql import EVERY, RaisedError
 
