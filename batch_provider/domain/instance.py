@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from batch_provider.domain.documents import known_fields
 from batch_provider.domain.layout import ClaimId, FileRef, ShardRef, Span
 from batch_provider.domain.names import check_name, check_path_part
 from batch_provider.domain.outcome import CloseOutcome
@@ -13,12 +14,6 @@ from batch_provider.domain.references import InputReference
 from batch_provider.domain.tally import Tally
 
 LAYOUT_VERSION = 1
-
-
-def known_fields(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a document that this version knows; a later one of the same layout may have added some."""
-    names = {item.name for item in fields(kind)}
-    return {name: value for name, value in data.items() if name in names}
 
 
 @dataclass(frozen=True)

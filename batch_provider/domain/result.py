@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
-from batch_provider.domain.instance import known_fields
+from batch_provider.domain.documents import known_fields
 from batch_provider.domain.outcome import JobState
 from batch_provider.domain.tally import Tally
 from batch_provider.domain.text import count

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, Self
 
-from batch_provider.domain.instance import AttemptInfo, JobInstance, known_fields
+from batch_provider.domain.documents import known_fields
+from batch_provider.domain.instance import AttemptInfo, JobInstance
 from batch_provider.domain.layout import ClaimId
 from batch_provider.storage import paths
 from batch_provider.storage.blobs.protocol import Blobs, get_json, put_json
