@@ -50,7 +50,7 @@ class _Entry:
         self.seconds = 0.0
 
     def let_go(self) -> None:
-        """Keep no more than the rows that wait."""
+        """Keep no more than the rows that wait; nothing changes if that was said before."""
         if self.opened is not None:
             self.grouping.let_go()
             self.opened = None

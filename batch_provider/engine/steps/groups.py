@@ -113,8 +113,8 @@ class GroupedBlock:
 
     def let_go(self) -> None:
         """Keep no more in memory than the rows that wait: some do."""
-        if isinstance(self.rows, Block):
-            self.rows = HeldRows(self.rows, self.accepted[-self.waiting :], with_failures=self._with_failures)
+        assert isinstance(self.rows, Block), "it is told so once"
+        self.rows = HeldRows(self.rows, self.accepted[-self.waiting :], with_failures=self._with_failures)
 
     def called(self, records: int, each: float) -> None:
         """Note that calls for so many records have ended, and how long they took for each."""

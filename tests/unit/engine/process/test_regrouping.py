@@ -179,6 +179,19 @@ def test_skipped_records_and_those_that_nobody_can_ask_about_do_not_count(fuse):
 
 
 @fused
+def test_a_block_of_which_nothing_is_accepted_is_committed_while_others_wait(fuse):
+    check, bulk = Step(fails={2, 7, 12, 17, 22, 27}), Bulk()
+    run = first(check, bulk, count=30, size=1, fuse=fuse, block_size=1, accept_expression="n <> 22")
+    run.job = job_of(check, bulk, size=10, fuse=fuse, block_size=1, accept_expression="n <> 22")
+    check.fails = set()
+    result = redriven(run)
+
+    assert bulk.groups == [[2, 7, 12, 17, 27]]
+    assert outcomes(run, "bulk")[22] == "SKIPPED"
+    assert result.successful_records == 30
+
+
+@fused
 @pytest.mark.parametrize("dies_at", [1, 21, 57])
 def test_killed_in_a_redrive_its_blocks_are_done_again_that_were_not_committed(dies_at, fuse):
     bad = [n for n in range(60) if n % 4 == 1]
