@@ -159,8 +159,22 @@ class BlockWriter(Protocol):
         ...
 
 
+class TransactionEndedError(Exception):
+    """The author's function has ended the transaction that it was given: what it did before may be committed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the function committed, rolled back or closed its connection, or went on after a database error; "
+            "leave that to the step: it commits when the function returns, and rolls back when it raises"
+        )
+
+
 class GroupTransaction(AbstractContextManager[Any], Protocol):
-    """A connection whose transaction is committed at the end of a ``with``, or rolled back."""
+    """A connection whose transaction is committed at the end of a ``with``, or rolled back.
+
+    Raises:
+        TransactionEndedError: at the end, if there is no transaction any more.
+    """
 
     def close(self) -> None:
         """Let the database go."""

@@ -19,6 +19,7 @@ from batch_provider.engine.columns.block import Block, BlockResult
 from batch_provider.engine.columns.group_patches import GroupPatches
 from batch_provider.engine.columns.patches import PatchWriter
 from batch_provider.engine.ports.store import GenerationReader
+from batch_provider.engine.ports.writing import TransactionEndedError
 from batch_provider.engine.steps.accept import Acceptance
 from batch_provider.engine.steps.groups import (
     Group,
@@ -175,7 +176,8 @@ class AggregatorStep:
         except WrongReturnError as wrong:
             is_halved, errors = wrong.is_of_records, errors_of_all(wrong.errors, group.ids)
         except Exception as error:  # noqa: BLE001  # this is where user code ends
-            is_halved, errors = True, [self.function.note(error)] * len(group)
+            is_halved = not isinstance(error, TransactionEndedError)  # what is committed would be repeated by its half
+            errors = [self.function.note(error)] * len(group)
         else:
             keep()
             return

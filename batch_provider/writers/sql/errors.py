@@ -23,16 +23,6 @@ _MAY_HEAL = re.compile("FOREIGNKEY|TRIGGER|23503|23P01|42501|(2F|38|39|P0|[5-9I-
 """Parents, exclusions, policies and triggers, by SQLite's name or PostgreSQL's code."""
 
 
-class TransactionEndedError(Exception):
-    """The author's function has ended the transaction that it was given."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "the function committed, rolled back or closed its connection, or went on after a database error; "
-            "leave that to the step: it commits when the function returns, and rolls back when it raises"
-        )
-
-
 class NotWrittenError(Exception):
     """The database took a row without an error, and did not write it."""
 

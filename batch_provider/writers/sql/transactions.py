@@ -8,9 +8,10 @@ from typing import Any
 
 from batch_provider.domain.layout import Span
 from batch_provider.engine.ports.store import SourceAccess
+from batch_provider.engine.ports.writing import TransactionEndedError
 from batch_provider.writers.sql.commits import CommitLog, Place
 from batch_provider.writers.sql.dialect import dialect_of
-from batch_provider.writers.sql.errors import TransactionEndedError, driver_of, storage_errors
+from batch_provider.writers.sql.errors import driver_of, storage_errors
 
 
 class _Session:

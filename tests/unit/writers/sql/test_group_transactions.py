@@ -157,3 +157,19 @@ def test_a_call_that_returns_nothing_is_committed(table):
     run = finished(table, Store(lambda records: None), size=3)
 
     assert written(table) == succeeded(run) == [0, 1, 2, 3]
+
+
+@both
+def test_a_group_whose_function_commits_by_itself_fails_and_is_not_called_again_in_halves(table, on_error):
+    calls = []
+
+    def store(records, *, connection):
+        calls.append([record["n"] for record in records])
+        connection.executemany("INSERT INTO t VALUES (?)", [[record["n"]] for record in records])
+        connection.commit()
+
+    run = finished(table, store, on_error=on_error)
+
+    assert written(table) == [0, 1, 2, 3]
+    assert calls == [[0, 1, 2, 3]]
+    assert {kind for _, _, kind, _ in failures(run)} == {"TransactionEndedError"}
