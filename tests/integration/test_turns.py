@@ -92,7 +92,7 @@ def test_round_robin_does_not_wait(go):
     second = go("side_by_side")
     assert (first.state, second.state) == ("running", "success")
     assert "waits for" not in second.log
-    assert not (second.folder.parent / ".tickets").exists()
+    assert len(list((second.folder.parent / ".tickets").iterdir())) == 2, "for readers who ask which is the latest"
 
 
 def test_another_dag_has_its_own_line(go):
