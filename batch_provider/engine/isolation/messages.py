@@ -126,7 +126,10 @@ def without_columns(result: BlockResult) -> BlockResult:
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Whether an error, or one that it was raised from, says that memory did not suffice."""
     while error is not None:
-        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryException":  # DuckDB's
+        name = type(error).__name__  # DuckDB's is not imported for this
+        if isinstance(error, MemoryError) or name == "OutOfMemoryException":
+            return True
+        if name == "ExpressionLimitError" and " of memory" in str(error):  # and not: of time
             return True
         error = error.__cause__
     return False

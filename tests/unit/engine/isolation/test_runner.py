@@ -450,6 +450,12 @@ def test_lack_of_memory_is_seen_behind_other_errors():
     assert outcome_of(error) == OutOfMemory("RuntimeError: no thread")
     assert not is_out_of_memory(ValueError())
 
+    class ExpressionLimitError(Exception):
+        pass
+
+    assert is_out_of_memory(ExpressionLimitError("more than 1GB of memory for 3 records"))
+    assert not is_out_of_memory(ExpressionLimitError("longer than 60 s for 3 records"))
+
 
 # --- children -----------------------------------------------------------------------------------------------------
 
