@@ -98,7 +98,7 @@ class Draw:
 
     def ratio(self) -> float | None:
         """max_failed_ratio."""
-        if self.limited or (self.malformed and not RATIOS_WHILE_RUNNING) or not self.chance(0.15):
+        if self.limited or not self.stops or (self.malformed and not RATIOS_WHILE_RUNNING) or not self.chance(0.15):
             return None
         return self.random.choice([0.1, 0.3, 0.5])
 
