@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import pickle
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,25 +18,29 @@ class SupervisorOutside:
 
     def enter(self, ask: Callable[[bytes], bytes]) -> None:
         """In the child: every question goes to the parent, and the socket is gone."""
-        from airflow.sdk.execution_time import task_runner
-
+        task_runner = _task_runner()
         socket = getattr(task_runner.SUPERVISOR_COMMS, "socket", None)
         if socket is not None:  # under dag.test() the supervisor is in this very process
             nowhere = os.open(os.devnull, os.O_RDONLY)
             os.dup2(nowhere, socket.fileno())
             os.close(nowhere)
-        task_runner.SUPERVISOR_COMMS = _Relay(ask)  # type: ignore[assignment]
+        task_runner.SUPERVISOR_COMMS = _Relay(ask)
 
     def answer(self, question: bytes) -> bytes:
         """In the parent: what the supervisor says, or the exception that asking it raises."""
-        from airflow.sdk.execution_time import task_runner
-
         said: tuple[Any, Exception | None]
         try:
-            said = task_runner.SUPERVISOR_COMMS.send(pickle.loads(question)), None  # noqa: S301  # its own child's
+            said = _task_runner().SUPERVISOR_COMMS.send(pickle.loads(question)), None  # noqa: S301  # its own child's
         except Exception as error:  # noqa: BLE001  # it belongs to whoever has asked
             said = None, error
         return pickle.dumps(said)
+
+
+def _task_runner() -> Any:
+    """The module of Airflow that runs this task and holds its way to the supervisor."""
+    from batch_provider.airflow_compat import RuntimeTaskInstance
+
+    return sys.modules[RuntimeTaskInstance.__module__]
 
 
 class _Relay:
