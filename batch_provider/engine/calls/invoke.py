@@ -178,6 +178,7 @@ class UserFunction:
                 after = json.dumps(own, sort_keys=True)
             except (TypeError, ValueError, RecursionError) as error:
                 calls.errors[position] = RecordError("VariableTypeError", f"variables must be JSON values: {error}")
+                calls.returned[position] = None  # a failed record keeps the payload it came with
                 continue
             if after != before:
                 calls.variables[position] = after

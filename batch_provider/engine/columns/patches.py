@@ -232,7 +232,8 @@ class BlockPatches:
             self._pieces = {name: [_without(at, array, bad)] for name, (at, array, _) in joined.items()}
         kept = {at: dict(values) for at, values in self._block.kept.items()}
         columns = self._writer.whole(self._block, {name: (at, array) for name, (at, array, _) in joined.items()}, kept)
-        self._writer.types_of(columns)
+        # what the records came with beside them is no choice of the step's
+        self._writer.types_of({name: array for name, (_, array, _) in joined.items()})
         if kept != self._block.stored_kept:
             columns["_kept"] = kept_column(kept, len(self._block))
         return columns

@@ -218,11 +218,19 @@ class _Rows:
             new = base if base is not None else pa.nulls(len(self.block), old.type)
         target = unify(old.type, new.type)
         fresh = new.take(pa.array(self.worked))
-        if target is None:  # a record that failed again has its text, the others have the step's numbers
-            rows = zip(self.worked.tolist(), to_python(fresh), strict=True)
-            self.aside[name] = {row: value for row, value in rows if value is not None}
+        if target is not None:
+            return scatter(fresh.cast(target), self.worked, old.cast(target))
+        if (
+            name in self._previous_names()
+        ):  # a record that failed again has its text, the others have the step's numbers
+            self.aside[name] = _values(fresh, self.worked)
             return scatter(pa.nulls(len(fresh), old.type), self.worked, old)
-        return scatter(fresh.cast(target), self.worked, old.cast(target))
+        rest = np.setdiff1d(np.arange(len(self.block)), self.worked)  # the first that succeed in it give it its type
+        self.aside[name] = _values(old.take(pa.array(rest)), rest)
+        return scatter(fresh, self.worked, pa.nulls(len(self.block), new.type))
+
+    def _previous_names(self) -> list[str]:
+        return self.previous.rows.column_names if self.previous is not None else []
 
     def _previous_column(self, name: str) -> pa.Array | None:
         if self.previous is None:
@@ -261,3 +269,9 @@ class _Rows:
             call_squares=float((calls * calls).sum()),
             slowest_call=float(calls.max(initial=0.0)),
         )
+
+
+def _values(column: pa.Array, positions: np.ndarray) -> dict[int, Any]:
+    """The values at ``positions`` that are not null."""
+    rows = zip(positions.tolist(), to_python(column), strict=True)
+    return {row: value for row, value in rows if value is not None}

@@ -107,7 +107,6 @@ class _ShardRun:
             self.runner = runner
             self.regrouping = regrouping_of(runner, task.work, partial(self.open, runner))
             for span, previous in self.pending(runner):
-                self.before_block()
                 self.process(runner, span, previous)
             self.finish_groups()
             tally = self.close(CloseOutcome.DONE, "")
@@ -115,17 +114,22 @@ class _ShardRun:
         return tally
 
     def pending(self, runner: AnyRunner) -> Iterator[tuple[Span, FileRef | None]]:
-        """What there is to do, in order of ids: rewrites of adopted files, and blocks cut out of the gaps."""
+        """What there is to do: blocks cut out of the gaps, and rewrites of adopted files, as long as one may start.
+
+        That is asked before a block is cut: fused steps call functions to find where a group ends.
+        """
         rewrites = self.work.rewrites
         for hole in gaps(self.work.shard.span, [file.span for file in self.work.files]):
             at = hole.first
             while at <= hole.last:
+                self.before_block()
                 began = self.task.clock.monotonic()
                 span = runner.cut(self.work.upstream, Span(at, hole.last), self.sizer.size)
                 self.cutting = self.task.clock.monotonic() - began
                 yield span, None
                 at = span.last + 1
         for file in rewrites:
+            self.before_block()
             yield file.span, file
 
     def before_block(self) -> None:

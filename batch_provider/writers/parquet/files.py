@@ -163,6 +163,8 @@ class PartSession:
         if (columns := self._target.columns) is not None:
             nulls = pa.nulls(table.num_rows)
             table = pa.table({n: table[n] if n in table.column_names else nulls for n in columns})
+        if table.num_columns == 0:
+            return dict.fromkeys(range(len(rows.ids)), _NO_COLUMNS)
         errors = {row: error for row in rows.kept if (error := _misfit(rows.kept[row], table)) is not None}
         if errors:
             stay = [row for row in range(table.num_rows) if row not in errors]
@@ -185,6 +187,13 @@ class PartSession:
         name = f"part-{self._claim.shard}-{self._claim.id}-{xxhash.xxh3_128_hexdigest(data)}.parquet"
         self._folder.put(f"{self._directory}/{name}", data, durable=True)
         self._folder.sync()
+
+
+_NO_COLUMNS = RecordError(
+    "NoColumnsError",
+    "the record has no column, and a Parquet file holds no row without one; keep a column, or leave such records out "
+    "with an accept_expression",
+)
 
 
 def repeating(table: pa.Table) -> list[str]:
