@@ -209,18 +209,18 @@ def test_a_retry_after_an_error_leaves_failed_records_failed_and_a_clear_does_no
 
 
 def test_an_error_before_the_first_block_is_told_too():
-    run = LocalRun(job_of((Step(), {"accept_expression": "amuont > 1"})))
+    run = LocalRun(job_of((Step(), {"accept_expression": "n.amount > 1"})))
     run.load(numbers(4))
 
     with pytest.raises(InvalidExpressionError):
         run.process(run.job.steps[0], "01")
 
     assert ended(run)[1].startswith("InvalidExpressionError: ")
-    assert "amuont" in run.complete().reason
+    assert "n.amount" in run.complete().reason
 
 
 def test_the_error_comes_before_steps_that_never_started():
-    run = LocalRun(job_of((Step(), {"accept_expression": "amuont > 1"}), Step()), shards=2)
+    run = LocalRun(job_of((Step(), {"accept_expression": "n.amount > 1"}), Step()), shards=2)
     run.load(numbers(4))
     with pytest.raises(InvalidExpressionError):
         run.process(run.job.steps[0], "02")
