@@ -199,6 +199,7 @@ class BlockPatches:
 
     def fill(self, positions: np.ndarray) -> None:
         """Let the records at ``positions`` have every key that any record has: null, where they returned it not."""
+        positions = np.array([position for position in positions.tolist() if position not in self.errors], np.int64)
         for pieces in self._pieces.values() if len(positions) else ():
             absent = np.setdiff1d(positions, np.concatenate([at for at, _ in pieces]))
             pieces.append((absent, pa.nulls(len(absent), pieces[-1][1].type)))
@@ -240,16 +241,19 @@ class BlockPatches:
 
 
 def joined_pieces(pieces: Sequence[tuple[np.ndarray, pa.Array]]) -> tuple[np.ndarray, pa.Array, Bad]:
-    """Runs of one column as one; a later run may have widened the type."""
+    """Runs of one column as one, in the order of positions; a later run may have widened the type."""
     if len(pieces) == 1:
         return (*pieces[0], {})
     at = np.concatenate([positions for positions, _ in pieces])
+    order = np.argsort(at, kind="stable")  # records that a later run has given a null come last
     arrays = [array for _, array in pieces]
     target = arrays[-1].type
     try:
-        return at, pa.concat_arrays([array if array.type == target else array.cast(target) for array in arrays]), {}
+        whole = pa.concat_arrays([array if array.type == target else array.cast(target) for array in arrays])
+        return at[order], whole.take(pa.array(order)), {}
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # an integer beyond a float's precision, for example
-        return at, *build_column([value for array in arrays for value in to_python(array)])
+        values = [value for array in arrays for value in to_python(array)]
+        return at[order], *build_column([values[index] for index in order.tolist()])
 
 
 def _without(at: np.ndarray, array: pa.Array, bad: Container[int]) -> tuple[np.ndarray, pa.Array]:

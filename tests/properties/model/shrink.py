@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, replace
 from typing import Any
 
+from tests.properties.model.names import with_known_names
 from tests.properties.model.plan import Job
 
 
@@ -20,7 +21,7 @@ def shrink(job: Job, fails: Callable[[Job], bool], tries: int = 300) -> Job:
     changed = True
     while changed:
         changed = False
-        for smaller in _smaller(job):
+        for smaller in map(_named, _smaller(job)):
             tries -= 1
             if tries < 0:
                 return job
@@ -28,6 +29,10 @@ def shrink(job: Job, fails: Callable[[Job], bool], tries: int = 300) -> Job:
                 job, changed = smaller, True
                 break
     return job
+
+
+def _named(job: Job) -> Job:
+    return replace(job, steps=with_known_names(job.steps))
 
 
 def _smaller(job: Job) -> Iterator[Job]:
