@@ -1,7 +1,7 @@
 """Jobs drawn at random come out as a plain-Python model of the rules says: outcomes, failures, calls, payloads, rows.
 
-``MODEL_JOBS`` says how many (1,000), ``MODEL_SEED`` which is the first (0): a seed always gives the same job, whatever
-the order of the tests. What differs is shown with its seed and its job, and with the smallest job that differs too.
+``MODEL_JOBS`` says how many (100; 1,000 in CI), ``MODEL_SEED`` which is the first (0): a seed always gives the same
+job, whatever the order of the tests. What differs is shown with its seed and its job, and with the smallest job that differs too.
 ``MODEL_SEED=<seed> MODEL_JOBS=1`` repeats it.
 """
 
@@ -20,7 +20,7 @@ from tests.properties.model.run import differences
 from tests.properties.model.shrink import shrink
 
 FIRST = int(os.environ.get("MODEL_SEED", "0"))
-JOBS = int(os.environ.get("MODEL_JOBS", "1000"))
+JOBS = int(os.environ.get("MODEL_JOBS", "100"))
 AT_A_TIME = max(1, min(50, JOBS // 8))
 """Jobs of a test: what xdist gives to its workers."""
 

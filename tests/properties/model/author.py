@@ -50,6 +50,7 @@ class Author:
             fuse_steps=self.job.fuse,
             variables=dict(self.job.variables),
             max_redrives=self.job.max_redrives,
+            max_process_deaths=1_000,  # what a child process calls is not seen here
         )
         for step in self.job.steps:
             options: dict[str, Any] = {"accept_policy": step.policy, "reads": step.reads}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any
@@ -142,7 +143,7 @@ class Rules:
         known = {
             "record_ids": ids,
             "failures": [extras(row)["failures"] for _, row in rows],
-            "idempotency_key": f"local~run~job/{step.name}/{ids[0]}-{ids[-1]}",
+            "idempotency_key": f"local~run~job/{step.name}/{_named(ids)}",
         }
         records = [self.seen(step, row) for _, row in rows]
         names = ids if "record_ids" in step.asks else [record.get("id") for record in records]
@@ -204,3 +205,11 @@ def refused(patch: Any) -> str | None:
     if not isinstance(patch, dict) or "_id" in patch:
         return "InvalidPatchError"
     return "FieldTypeError" if any(type(value) is object for value in patch.values()) else None
+
+
+def _named(ids: list[int]) -> str:
+    """First and last id; of ids with gaps a digest of them all, as other groups end alike (docs/aggregators.md)."""
+    name = f"{ids[0]}-{ids[-1]}"
+    if len(ids) == ids[-1] - ids[0] + 1:
+        return name
+    return f"{name}.{hashlib.blake2b(repr(ids).encode(), digest_size=4).hexdigest()}"
