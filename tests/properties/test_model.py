@@ -1,8 +1,8 @@
 """Jobs drawn at random come out as a plain-Python model of the rules says: outcomes, failures, calls, payloads, rows.
 
-``MODEL_JOBS`` says how many (100; 1,000 in CI), ``MODEL_SEED`` which is the first (0): a seed always gives the same
-job, whatever the order of the tests. What differs is shown with its seed and its job, and with the smallest job that differs too.
-``MODEL_SEED=<seed> MODEL_JOBS=1`` repeats it.
+``MODEL_JOBS`` says how many (100; in CI 1,000), ``MODEL_SEED`` which is the first (0): a seed always gives the same
+job, whatever the order of the tests. What differs is shown with its seed and its job, and with the smallest job that
+differs too. ``MODEL_SEED=<seed> MODEL_JOBS=1`` repeats it.
 """
 
 from __future__ import annotations
