@@ -119,6 +119,8 @@ class _ShardRun:
         That is asked before a block is cut: fused steps call functions to find where a group ends.
         """
         rewrites = self.work.rewrites
+        if self.work.files and self.work.claim.since == self.work.claim.id.epoch:
+            self.before_block()  # a redrive is held although nothing may be left to do
         for hole in gaps(self.work.shard.span, [file.span for file in self.work.files]):
             at = hole.first
             while at <= hole.last:

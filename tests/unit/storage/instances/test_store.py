@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 
 import pytest
 
@@ -12,7 +11,7 @@ from batch_provider.domain.instance import AttemptInfo, JobInstance, Manifest
 from batch_provider.domain.layout import ClaimId
 from batch_provider.storage import paths
 from batch_provider.storage.blobs.memory import MemoryBlobs
-from batch_provider.storage.blobs.protocol import put_json
+from batch_provider.storage.claims.loads import LoadAttempt, put_load
 from batch_provider.storage.instances.store import InstanceStore
 from batch_provider.testing import FakeClock, LocalRun
 from tests.builders import Step, job_of, numbers
@@ -22,6 +21,10 @@ INFO = AttemptInfo("round-1")
 
 def store_of(blobs, dag="etl", run="run", job="flights", identity="flights-1"):
     return InstanceStore(blobs, FakeClock(), JobInstance(identity, dag, run, job))
+
+
+def attempt_of(instance):
+    return LoadAttempt(instance, "g1-0a1b2c3d", INFO, FakeClock().now())
 
 
 def test_nothing_is_loaded():
@@ -48,9 +51,8 @@ def test_an_owner_that_is_there_is_seen_whatever_its_claim():
     blobs = MemoryBlobs()
     mine, theirs = store_of(blobs), store_of(blobs, dag="other")
     work = mine.begin_load(INFO)
-    document = {"instance": {"id": "flights-1", "dag_id": "other", "run_id": "run", "job": "flights"}}
 
-    put_json(blobs, paths.load_file(theirs.base, ClaimId(1, "00000000")), document)
+    put_load(blobs, theirs.base, ClaimId(1, "00000000"), attempt_of(theirs.instance))
 
     with pytest.raises(DuplicateInstanceError, match="belongs to DAG 'other'"):
         mine.begin_load(INFO)
@@ -68,9 +70,8 @@ class RacingBlobs(MemoryBlobs):
 
     def put(self, name, data, **options):
         if "/load/" in name:
-            document = {"instance": asdict(self.rival)}
             path = paths.load_file(paths.instance_dir(self.rival), ClaimId(1, self.token))
-            super().put(path, json.dumps(document).encode())
+            super().put(path, json.dumps(attempt_of(self.rival).to_json()).encode())
         super().put(name, data, **options)
 
 

@@ -335,10 +335,23 @@ def test_a_block_without_accepted_records_has_no_part(folder):
 
 
 def test_columns_choose_what_is_written(folder):
-    new_run(folder, columns=["n", "absent"]).run([{"n": 1, "more": "x"}])
+    new_run(folder, columns=["n"]).run([{"n": 1, "more": "x"}])
 
     [file] = parts(folder)
-    assert read(str(file)) == [{"n": 1, "absent": None}]
+    assert read(str(file)) == [{"n": 1}]
+
+
+def test_a_column_that_no_record_can_have_is_refused_by_the_load(folder):
+    with pytest.raises(InvalidOptionError, match=r"'absent' is not allowed in step 'store'.* use columns .*: n, more"):
+        new_run(folder, columns=["n", "absent"]).load([{"n": 1, "more": "x"}])
+
+
+def test_a_column_that_only_other_records_have_is_null(folder):
+    run = new_run(folder, step=lambda record: {"late": 1} if record["n"] == 2 else None, columns=["n", "late"])
+    run.run(numbers(1, 2))
+
+    [file] = parts(folder)
+    assert read(str(file)) == [{"n": 1, "late": None}, {"n": 2, "late": 1}]
 
 
 def test_only_columns_whose_values_repeat_have_a_dictionary(folder):
@@ -397,12 +410,9 @@ def test_options_that_cannot_be_are_refused(options):
 
 
 def test_two_steps_of_a_job_may_not_share_a_directory(folder):
-    with BatchJob("job") as job:
+    with pytest.raises(InvalidOptionError, match="a directory of its own"), BatchJob("job") as job:
         job.write("one", ParquetFiles(str(folder)))
         job.write("two", ParquetFiles(f"{folder}/"))
-
-    with pytest.raises(InvalidOptionError, match="a directory of its own"):
-        _ = job.spec
 
 
 def test_a_url_that_nothing_knows_is_a_clear_error():

@@ -127,7 +127,7 @@ KILLED = """
     from batch_provider.testing import LocalRun
 
     folder, last = sys.argv[1], int(sys.argv[2])
-    with BatchJob("job", block_size=100) as job:
+    with BatchJob("job", block_size=100, max_process_deaths=9) as job:
 
         @job.step(transaction="warehouse")
         def store(record, *, connection):
