@@ -128,7 +128,7 @@ class _StreamRun:
     def _asked_and_called(self, function: UserFunction, pieces: list[_Piece]) -> tuple[RecordError | None, float]:
         """Which records are taken, and the one call for them; in a child process if too many attempts died here."""
 
-        def call() -> Called:
+        def call() -> Called:  # pragma: no cover  # in the child, where no coverage is measured
             return Called(*self._call(function, pieces), dict(function.stacks))
 
         if max((work.deaths for work in self.task.works), default=0) < self.task.job.max_process_deaths:

@@ -311,3 +311,20 @@ def test_a_coroutine_is_not_tried_again_after_another_exception():
     result, _ = run(job, records(1))
 
     assert (len(tries), result.failed_records) == (1, 1)
+
+
+def test_a_coroutine_of_an_aggregator_runs_where_a_loop_is_running_already():
+    with BatchJob("job") as job:
+
+        @job.aggregator(size=2)
+        async def group(records):
+            await asyncio.sleep(0)
+            return [{"seen": True} for _ in records]
+
+    run = LocalRun(job.spec)
+
+    async def notebook():
+        return run.run([{"n": 1}, {"n": 2}])
+
+    assert asyncio.run(notebook()).is_successful
+    assert [row["seen"] for row in run.output()] == [True, True]

@@ -685,3 +685,14 @@ def test_a_transaction_that_dies_in_a_child_is_not_committed(tmp_path):
     connection = connect()
     assert connection.execute("SELECT n FROM seen ORDER BY n").fetchall() == [(0,), (1,), (3,), (4,)]
     connection.close()
+
+
+def test_a_child_that_takes_its_time_is_waited_for():
+    def serve(pipe):
+        threading.Event().wait(0.5)  # longer than the parent waits before it looks whether the child is there
+        pipe.send("done")
+        pipe.recv()
+
+    child = Child(serve, CallIndex())
+    assert child.answer() == "done"
+    child.close()

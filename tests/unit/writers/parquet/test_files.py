@@ -347,8 +347,10 @@ def test_a_column_that_no_record_can_have_is_refused_by_the_load(folder):
 
 
 def test_a_column_that_only_other_records_have_is_null(folder):
-    run = new_run(folder, step=lambda record: {"late": 1} if record["n"] == 2 else None, columns=["n", "late"])
-    run.run(numbers(1, 2))
+    def late(record):
+        return {"late": 1} if record["n"] == 2 else None
+
+    new_run(folder, step=late, columns=["n", "late"]).run(numbers(1, 2))
 
     [file] = parts(folder)
     assert read(str(file)) == [{"n": 1, "late": None}, {"n": 2, "late": 1}]
@@ -410,9 +412,12 @@ def test_options_that_cannot_be_are_refused(options):
 
 
 def test_two_steps_of_a_job_may_not_share_a_directory(folder):
-    with pytest.raises(InvalidOptionError, match="a directory of its own"), BatchJob("job") as job:
-        job.write("one", ParquetFiles(str(folder)))
-        job.write("two", ParquetFiles(f"{folder}/"))
+    job = BatchJob("job")
+    job.write("one", ParquetFiles(str(folder)))
+    job.write("two", ParquetFiles(f"{folder}/"))
+
+    with pytest.raises(InvalidOptionError, match="a directory of its own"):
+        _ = job.spec
 
 
 def test_a_url_that_nothing_knows_is_a_clear_error():
