@@ -121,7 +121,7 @@ SHORT := tests/drift tests/unit/engine/expressions/test_functions.py tests/unit/
 define in_each_python
 	@for python in $(TESTED); do \
 		if ! $$python -c '' 2>/dev/null; then echo "$(1): skipped $$python, which is not here"; continue; fi; \
-		env=.venvs/$(1)-$$python; rm -rf $$env; echo "$(1): $$python"; \
+		env=.venvs/$(1)-$$(basename $$python); rm -rf $$env; echo "$(1): $$python"; \
 		$(MAKE) --no-print-directory $(2) VENV=$$env AIRFLOW=$$env/airflow PYTHONS=$$python $(3) || exit 1; \
 	done
 endef
