@@ -16,7 +16,7 @@ import pytest
 
 from tests.crash.forks import KILLED, Forks
 from tests.crash.work import BLOCK, COLUMNS, STREAM, TABLES, lake, warehouse, write_input
-from tests.unit.writers.conftest import postgres  # noqa: F401  # a fixture
+from tests.unit.writers.conftest import postgres, postgres_server  # noqa: F401  # fixtures
 
 KILLS = pytest.StashKey[Counter[str]]()
 FUSED_BLOCK = 3 * BLOCK

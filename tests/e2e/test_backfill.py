@@ -15,9 +15,9 @@ from batch_provider.domain.outcome import JobState
 from scripts.local_airflow import LocalAirflow
 from tests.e2e.conftest import REPOSITORY
 from tests.e2e.instances import Instance, until
-from tests.unit.writers.conftest import postgres
+from tests.unit.writers.conftest import postgres, postgres_server
 
-__all__ = ["postgres"]
+__all__ = ["postgres", "postgres_server"]
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(500)]
 
